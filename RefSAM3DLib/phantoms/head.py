@@ -10,7 +10,7 @@ from .shapes import capsule, ellipsoid, elliptic_distance, smooth_min, tube
 
 EVERYWHERE = (-np.inf, np.inf, -np.inf, np.inf, -np.inf, np.inf)
 #: Height of the skull's floor by y: occiput, foramen magnum, clivus, sella, anterior fossa.
-_FLOOR_Y = np.array([-170, -140, -122, -100, -75, -63, -52, -44, -10, 20], dtype=np.float32)
+_FLOOR_Y = np.array([-170, -140, -122, -100, -75, -65, -55, -47, -10, 20], dtype=np.float32)
 _FLOOR_Z = np.array([78, 50, 32, 22, 21, 27, 46, 64, 70, 86], dtype=np.float32)
 
 
@@ -98,7 +98,7 @@ def skull_and_brain(patient: Patient) -> list[Solid]:
         solids.append(ellipsoid((sign * 22, -70 + jitter(), 100), (9, 6 * size, 12), hu["csf"]))
         solids += _temporal_bone(patient, sign, size)
     shift = jitter(1.0)
-    y = table((20, -71), (40, -69), (60, -64.5), (80, -61)) + shift
+    y = table((20, -72), (40, -72), (60, -69), (80, -65)) + shift
     x = table((20, 0), (90, shift))
     rx = table((20, 7.5), (30, 9), (40, 11.5), (50, 15), (58, 17.5), (66, 17.5), (74, 15), (81, 13)) * (0.96 + 0.03 * shift)
     ry = table((20, 7), (30, 8.5), (40, 10.5), (50, 12.5), (58, 13.5), (66, 12.5), (74, 11), (81, 9.5))
@@ -260,7 +260,7 @@ def parotid(patient: Patient, sign: float, size: float) -> Solid:
         return smooth_min(smooth_min(superficial, deep, 8.0), tail, 6.0) + 0.9 * at.coarse
 
     def value(at: Local, d: np.ndarray) -> np.ndarray:
-        return mean + own + 0.8 * PAROTID_TEXTURE_HU * at.fine + 0.4 * PAROTID_TEXTURE_HU * at.coarse
+        return mean + own + 0.65 * PAROTID_TEXTURE_HU * at.fine + 0.4 * PAROTID_TEXTURE_HU * at.coarse
 
     low, high = sorted((sign * 32.0, sign * 84.0))
     return Solid((low, high, -80, -8, -32, 54), distance, value, label_of(name), name)

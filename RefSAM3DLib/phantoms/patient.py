@@ -18,7 +18,7 @@ STRUCTURES = ("brainstem", "spinal cord", "right parotid gland", "left parotid g
 TISSUE_HU = {
     "air": -1000.0, "lung": -840.0, "fat": -105.0, "skin": 0.0, "muscle": 20.0, "brain": 10.0, "csf": -6.0, "brainstem": 6.0,
     "spinal cord": 10.0, "parotid gland": -24.0, "esophagus": 20.0, "larynx": 16.0, "gland": 22.0, "thyroid": 75.0, "vessel": 28.0,
-    "eye": 0.0, "spongy": 300.0, "cortical": 900.0, "skull": 850.0, "mandible marrow": 320.0, "mandible cortex": 1150.0, "tooth": 1700.0,
+    "eye": 0.0, "spongy": 300.0, "cortical": 900.0, "skull": 850.0, "mandible marrow": 280.0, "mandible cortex": 1300.0, "tooth": 1700.0,
     "metal": 3000.0, "cartilage": 130.0, "disc": 70.0,
 }  # fmt: skip
 _SOFT = ("skin", "muscle", "brain", "csf", "brainstem", "spinal cord", "parotid gland", "esophagus", "larynx", "gland", "vessel", "eye")
