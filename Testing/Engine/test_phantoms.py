@@ -81,7 +81,7 @@ def test_size_and_density_are_those_of_real_structures(seed):
 
 
 def test_nothing_mirrors_itself(ct):
-    volume, masks = ct
+    _, masks = ct
     parotids = masks["left parotid gland"] | masks["right parotid gland"]
     axis = round(np.argwhere(parotids)[:, 2].mean() * 2)
     for name, mask in masks.items():
