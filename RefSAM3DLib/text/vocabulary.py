@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -44,7 +44,7 @@ class Structure:
     synonyms: tuple[str, ...]
     held_out: tuple[str, ...]
     colour: tuple[int, int, int]
-    terminology: Mapping[str, Code]
+    terminology: Mapping[str, Code] = field(hash=False)
 
     @property
     def is_part(self) -> bool:

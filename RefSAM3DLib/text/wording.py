@@ -5,49 +5,59 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_APOSTROPHE = re.compile(r"['’‘ʼ`´]")
+# "SpinalCord", "ParotidL", "GTVSarcoma" and "LParotid" are split; three lower-case letters before a lone capital keep "mL" a
+# millilitre (not "m left"), and two after one keep "OARs" whole.
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z]{3})(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
+_APOSTROPHES = "'’‘ʼ`´"
+_APOSTROPHE = re.compile(f"[{_APOSTROPHES}]")
 _SEPARATOR = re.compile(r"[\W_]+")
+_RUN = re.compile(rf"[^\W_]+(?:[{_APOSTROPHES}][^\W_]+)*")
+# Zero-width space separates words; the other format characters (soft hyphens and joiners of pasted text) are inside words.
+_ZERO_WIDTH_SPACE = "\u200b"
 
 _OPPOSITE = {"left": "right", "l": "r", "lt": "rt", "lhs": "rhs", "sinister": "dexter", "sinistra": "dextra", "sinistrum": "dextrum"}
+#: Every word that names the patient's left or right, and which of the two.
+SIDE_WORDS = dict.fromkeys(_OPPOSITE, "left") | dict.fromkeys(_OPPOSITE.values(), "right")
 _OPPOSITE |= {right: left for left, right in _OPPOSITE.items()}
-# A side word stands alone ("Parotid_L", "left-sided", never "L5" or "cell"), or is a capitalised part of CamelCase ("LeftParotid",
-# "ParotidL"). Three lower-case letters before a single capital keep "mL" a millilitre.
-_LONGEST_FIRST = "|".join(sorted(_OPPOSITE, key=len, reverse=True))
-_SIDE = re.compile(
-    rf"(?<![^\W_])(?i:{_LONGEST_FIRST})(?![^\W_])"
-    r"|(?<![^\W_])(?:Left|Right)(?=[A-Z][a-z])"
-    r"|(?<=[a-z])(?:Left|Right)(?![a-z])"
-    r"|(?<=[a-z]{3})(?:Lt|Rt|[LR])(?![^\W_])"
-)
+
+
+def split_camel(text: str) -> str:
+    """Put a space at each CamelCase border: ``"SpinalCord"`` gives ``"Spinal Cord"``."""
+    return _CAMEL.sub(" ", text)
+
+
+def fold(text: str) -> str:
+    """NFKC, lower case, without accents, apostrophes ("patient's" is one word) and invisible format characters."""
+    text = unicodedata.normalize("NFKC", text).replace(_ZERO_WIDTH_SPACE, " ")
+    text = unicodedata.normalize("NFKD", _APOSTROPHE.sub("", split_camel(text)).casefold())
+    return "".join(character for character in text if unicodedata.category(character) not in ("Mn", "Cf"))
 
 
 def normalise(text: str) -> str:
-    """Return the form in which two writings of one wording are equal: ``"Parotid_L"`` and ``"parotid - l"`` give ``"parotid l"``.
+    """Return the form in which two writings of one wording are equal, with nothing but letters, digits and single spaces.
 
-    NFKC, CamelCase split, lower case, apostrophes dropped ("patient's" is one word), everything but letters and digits a space.
-    Accents fall: a Latin or German spelling is found without them.
+    >>> normalise("Parotid_L"), normalise(" the  patient's brain-stem. ")
+    ('parotid l', 'the patients brain stem')
     """
-    text = _CAMEL.sub(" ", unicodedata.normalize("NFKC", text))
-    text = unicodedata.normalize("NFKD", _APOSTROPHE.sub("", text).casefold())
-    text = "".join(character for character in text if not unicodedata.combining(character))
-    return _SEPARATOR.sub(" ", text).strip()
+    return _SEPARATOR.sub(" ", fold(text)).strip()
 
 
 def swap_sides(text: str) -> str:
     """Exchange left and right in a wording, as a left-right flip of the image does in the patient.
 
-    >>> swap_sides("Left parotid, Parotid_R, rt lung")
-    'Right parotid, Parotid_L, lt lung'
+    >>> swap_sides("Left parotid, Parotid_R, rt lung, L5")
+    'Right parotid, Parotid_L, lt lung, L5'
 
-    An involution for words in lower case, Title case or UPPER case; "lEFT" becomes "right", since the side matters more than the case.
+    Words are found as :func:`normalise` finds them. An involution for words in lower case, Title case or UPPER case; "lEFT"
+    becomes "right", since the side matters more than the case.
     """
-    return _SIDE.sub(_opposite_in_same_case, text)
+    return _RUN.sub(lambda run: "".join(_swapped(piece) for piece in _CAMEL.split(run.group())), text)
 
 
-def _opposite_in_same_case(match: re.Match[str]) -> str:
-    word = match.group()
-    opposite = _OPPOSITE[word.lower()]
+def _swapped(word: str) -> str:
+    opposite = _OPPOSITE.get(normalise(word))
+    if opposite is None:
+        return word
     if len(word) == len(opposite):
         return "".join(new.upper() if old.isupper() else new for old, new in zip(word, opposite, strict=True))
     if word.isupper():
