@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from RefSAM3DLib.errors import Cancelled, CheckpointError, DeviceError, InputError
 from RefSAM3DLib.types import PromptResult, Verdict
 
