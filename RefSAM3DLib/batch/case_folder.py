@@ -1,0 +1,59 @@
+"""Cases from a folder: image files of any kind and DICOM series, searched recursively in a fixed order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import RefSAM3DError
+from .cases import Case, image_stem, slug
+
+#: Names that mark a folder as the output of a batch; what lies in it is no input.
+OUTPUT_MARK = "batch.json"
+_DICOM_ENDINGS = ("", ".dcm", ".ima", ".dicom")
+
+
+def read_folder(folder: Path) -> tuple[list[Case], list[str]]:
+    """Cases below ``folder`` and notes about what was passed over."""
+    cases: list[Case] = []
+    notes: list[str] = []
+    root = folder.resolve()
+    for place, folders, files in os.walk(root):
+        if OUTPUT_MARK in files:
+            folders.clear()
+            notes.append(f"'{place}' is the output of a batch and was not searched.")
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(place)
+        for name in sorted(files):
+            if stem := image_stem(name):
+                relative = (here / stem).relative_to(root)
+                cases.append(Case(name=relative.as_posix(), key=slug(stem), image=str(here / name)))
+        if any(_is_dicom(here / name) for name in sorted(files)[:5] if os.path.splitext(name)[1].lower() in _DICOM_ENDINGS):
+            found, complaint = _dicom_cases(here)
+            cases += found
+            notes += complaint
+    return cases, notes
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _dicom_cases(folder: Path) -> tuple[list[Case], list[str]]:
+    """One case per series. Name and key are pseudonyms, given later by :mod:`.pseudonyms`; until then the UID stands there."""
+    from ..volume_io import list_series
+
+    try:
+        series = list_series(folder)
+    except RefSAM3DError as error:
+        return [], [f"A DICOM folder was passed over: {error}"]
+    found = []
+    for entry in series:
+        uid = str(getattr(entry, "uid", "") or getattr(entry, "series_uid", "") or entry)
+        found.append(Case(name=uid, key=slug(uid), image=str(folder), series=uid, private=True))
+    return found, []

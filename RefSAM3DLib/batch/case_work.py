@@ -1,0 +1,264 @@
+"""The work on one case, in whatever process it runs: load, segment, draw, write, and only then say that it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import shutil
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..atomic import write_aside
+from ..errors import Cancelled, InputError, RefSAM3DError
+from ..places import look_at
+from ..types import PromptResult, Verdict, Volume
+from .cases import Case
+from .content_hash import detached_data, hash_files, hash_mask
+from .folder_state import case_folder
+from .options import BatchOptions
+from .pictures import draw_structure, grey_window, write_pictures, write_thumbnail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
+
+#: Masks that an earlier run made and that decisions may refer to are moved here, never deleted.
+SUPERSEDED = "superseded"
+
+
+def case_files(case: Case) -> list[Path]:
+    """Files that the content hash of a case covers."""
+    path = Path(case.image)
+    if not path.exists():
+        raise InputError(f"The image '{path}' is not there any more; put it back or take the case off the list.")
+    if path.is_dir():
+        import SimpleITK as sitk
+
+        names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), case.series)
+        if not names:
+            raise InputError(f"The DICOM series '{case.series}' is not in '{path}' any more; put it back or take the case off the list.")
+        return [Path(name) for name in names]
+    return [path, *detached_data(path)]
+
+
+def work_on(
+    engine: Any, engine_info: dict[str, Any], case: Case, options: BatchOptions, output: Path, known: dict[str, str]
+) -> dict[str, Any]:
+    """Do one case and tell what became of it; never raises for a fault of the case.
+
+    Args:
+        known: fingerprints of the journal: ``done`` and ``failed`` of this case, "" if it has none.
+
+    Returns:
+        plain values: ``status`` (done, recovered, unchanged, failed, failed_before), ``fingerprint``, ``input_sha256``,
+        ``elapsed_s``, and ``results`` and ``outputs``, or ``error``.
+    """
+    started = time.monotonic()
+    outcome: dict[str, Any] = {"case": case.key, "status": "failed", "fingerprint": "", "input_sha256": ""}
+    try:
+        outcome["input_sha256"] = digest = hash_files(case_files(case))
+        prompts = case.prompts or options.prompts
+        if not prompts:
+            raise InputError(f"The case '{case.name}' has no prompts; give some with -p or in the list.")
+        outcome["fingerprint"] = fingerprint = options.fingerprint(digest, prompts, case.series, engine_info)
+        folder = case_folder(output, case.key)
+        stored = read_result(folder, case.key)
+        whole = stored is not None and stored.get("fingerprint") == fingerprint and _outputs_exist(folder, stored)
+        if whole and stored is not None:
+            # Killed between the last rename and the journal's line: everything is there, so only the line is missing.
+            outcome.update(
+                status="unchanged" if known.get("done") == fingerprint else "recovered",
+                results=stored["prompts"],
+                outputs=stored["outputs"],
+            )
+        elif known.get("failed") == fingerprint and not options.retry_failed:
+            outcome.update(status="failed_before")
+        else:
+            _set_aside_older(output, folder, case.key, stored)
+            outcome.update(status="done", **_compute(engine, engine_info, case, prompts, options, folder, outcome))
+    except Cancelled:
+        raise
+    except RefSAM3DError as error:
+        outcome["error"] = str(error)
+    except MemoryError:
+        outcome["error"] = "The memory was not enough for this case; use fewer workers or a machine with more memory, and --retry-failed."
+    except Exception as error:  # the border of a case: one bad case never stops the others
+        log.exception("case %s", case.key)
+        outcome["error"] = (
+            f"An unexpected error ended this case ({type(error).__name__}: {error}); please report it with the journal's line."
+        )
+        outcome["traceback"] = traceback.format_exc(limit=8)
+    finally:
+        with contextlib.suppress(AttributeError):
+            engine.release()  # cached images of a case are of no use to the next one
+    if case.private:
+        for field in ("error", "traceback"):
+            if field in outcome:
+                outcome[field] = outcome[field].replace(case.image, case.key).replace(case.series or "\0", case.key)
+    outcome["elapsed_s"] = round(time.monotonic() - started, 3)
+    return outcome
+
+
+def read_result(folder: Path, key: str) -> dict[str, Any] | None:
+    """The stored result of a case, None if it has none that can be read."""
+    try:
+        content = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _outputs_exist(folder: Path, stored: dict[str, Any]) -> bool:
+    return all((folder / name).is_file() for name in stored.get("outputs", [None] if "outputs" not in stored else []))
+
+
+def _set_aside_older(output: Path, folder: Path, key: str, stored: dict[str, Any] | None) -> None:
+    """Move a result of another input, prompt or model away; an unfinished one (no JSON) is simply written over."""
+    if stored is None or not folder.exists():
+        return
+    target = output / SUPERSEDED / f"{key}-{str(stored.get('fingerprint', ''))[:8]}"
+    target.parent.mkdir(exist_ok=True)
+    if target.exists():
+        shutil.rmtree(target)  # the very same work, set aside before
+    folder.rename(target)
+
+
+def _compute(
+    engine: Any,
+    engine_info: dict[str, Any],
+    case: Case,
+    prompts: Sequence[str],
+    options: BatchOptions,
+    folder: Path,
+    outcome: dict[str, Any],
+) -> dict[str, Any]:
+    from ..segmentation_io import write_segmentation
+    from ..volume_io import load_volume
+
+    clock = time.monotonic()
+    volume = load_volume(case.image, series=case.series or None, modality=options.modality or None)
+    loaded = time.monotonic() - clock
+    embedding = engine.embed(volume)
+    embedded = time.monotonic() - clock - loaded
+    folder.mkdir(parents=True, exist_ok=True)
+    window = grey_window(volume)
+    results: list[PromptResult] = []
+    rows: list[dict[str, Any]] = []
+    drawings = []
+    outputs = []
+    for prompt in prompts:  # one at a time: a probability volume is needed for the worst slice and freed at once
+        for result in engine.segment(embedding, [prompt], probability=True, allow_unknown=options.allow_unknown):
+            number = len(results) + 1
+            row = _row(number, result, volume)
+            if options.probability and result.probability is not None and row["voxels"]:
+                row["probability"] = _write_probability(folder, number, result, volume)
+                outputs.append(row["probability"])
+            greys, masks = draw_structure(volume, result, row, window)
+            row["picture"], row["picture_mask"] = write_pictures(folder, number, greys, masks)
+            outputs += [row["picture"], row["picture_mask"]]
+            drawings.append((f"{row['structure']} - {row['verdict']}", greys, masks))
+            result.probability = None
+            results.append(result)
+            rows.append(row)
+    _compare_with_reference(case, rows, results, volume)
+    names = [f"{case.key}.seg.nrrd"] + ([f"{case.key}.dcm"] if volume.dicom_files else [])
+    for name in names:
+        if name.endswith(".dcm") and not any(row["voxels"] for row in rows):
+            continue  # DICOM knows no SEG without a single voxel
+        write_segmentation(folder / name, results, volume, engine_info, overwrite=True)
+        outputs.append(name)
+    write_thumbnail(folder / f"{case.key}.png", drawings)
+    outputs.append(f"{case.key}.png")
+    report = {
+        "input": case.key if case.private else case.image,
+        "modality": volume.modality.value if volume.modality else None,
+        "model": {"name": engine_info["name"], "sha256": engine_info["sha256"]},
+        "device": engine_info["device"],
+        "prompts": rows,
+        "warnings": [*engine_info["warnings"], *getattr(embedding, "warnings", ())],
+        "elapsed_s": {"load": round(loaded, 3), "embed": round(embedded, 3), "total": round(time.monotonic() - clock, 3)},
+        "peak_memory_mb": peak_memory_mb(),
+        "version": engine_info["version"],
+        "case": case.key,
+        "name": case.name,
+        "patient": case.patient,
+        "series": "" if case.private else case.series,
+        "fingerprint": outcome["fingerprint"],
+        "input_sha256": outcome["input_sha256"],
+        "segmentation": names[0],
+        "outputs": outputs,
+    }
+    with write_aside(folder / f"{case.key}.json", overwrite=True) as aside:  # last: its presence means that all is there
+        aside.write_text(json.dumps(report, indent=1, allow_nan=False), encoding="utf-8")
+    return {"results": rows, "outputs": outputs, "warnings": report["warnings"]}
+
+
+def _row(number: int, result: PromptResult, volume: Volume) -> dict[str, Any]:
+    """One line of the result JSON: the contract's fields, and what review and report need."""
+    voxels = int(result.mask.sum())
+    return {
+        "prompt": result.prompt,
+        "resolved": result.resolved,
+        "label": number,
+        "verdict": Verdict(result.verdict).value,
+        "presence": _number(result.presence),
+        "confidence": _number(result.confidence),
+        "volume_ml": _number(result.volume_ml),
+        "elapsed_s": _number(result.elapsed_s),
+        "structure": result.resolved or result.prompt,
+        "voxels": voxels,
+        "colour": list(result.colour),
+        "suggestions": list(result.suggestions),
+        "warnings": list(result.warnings),
+        "mask_sha256": hash_mask(result.mask, volume.geometry),
+        **(look_at(result.mask, volume.geometry, result.probability) if voxels else {}),
+    }
+
+
+def _compare_with_reference(case: Case, rows: list[dict[str, Any]], results: list[PromptResult], volume: Volume) -> None:
+    """Add ``reference_dice`` where the list names a segmentation that has the structure."""
+    if not case.segmentation:
+        return
+    from ..compare import dice, read_masks
+
+    masks = read_masks(Path(case.segmentation), dict(case.labels), volume.geometry)
+    by_name = {name.lower(): mask for name, mask in masks.items()}
+    for row, result in zip(rows, results, strict=True):
+        if (reference := by_name.get(row["structure"].lower())) is not None:
+            row["reference_dice"] = _number(dice(result.mask, reference))
+
+
+def _write_probability(folder: Path, number: int, result: PromptResult, volume: Volume) -> str:
+    """0 to 255 in a byte: a viewer's overlay needs no more, and a float16 volume would not compress."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    from ..compare import to_image
+
+    assert result.probability is not None
+    name = f"pictures/{number:02d}.probability.nrrd"
+    (folder / "pictures").mkdir(exist_ok=True)
+    levels = np.round(np.asarray(result.probability, dtype=np.float32) * 255).astype(np.uint8)
+    with write_aside(folder / name, overwrite=True) as aside:
+        sitk.WriteImage(to_image(levels, volume.geometry), str(aside), useCompression=True)
+    return name
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(float(value), 5)
+
+
+def peak_memory_mb() -> float | None:
+    """Most memory this process ever held, MB; None where the system does not say."""
+    try:
+        import resource
+        import sys
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)

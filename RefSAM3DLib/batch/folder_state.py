@@ -1,0 +1,58 @@
+"""What an output folder says about its cases: the journal folded into one state per case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .append_log import AppendLog, LogContent
+
+JOURNAL = "journal.jsonl"
+CASES = "cases"
+
+
+@dataclass
+class CaseState:
+    """Last word of the journal about one case.
+
+    Attributes:
+        status: "done" or "failed"; a case that a kill interrupted has no entry and is simply done again.
+        entry: the journal's entry that said so.
+    """
+
+    status: str = ""
+    entry: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the work that was done or that failed."""
+        return str(self.entry.get("fingerprint", ""))
+
+
+@dataclass
+class FolderState:
+    """All cases of a folder in the order in which they were first seen, and complaints about the journal."""
+
+    cases: dict[str, CaseState] = field(default_factory=dict)
+    log: LogContent = field(default_factory=LogContent)
+    complaint: str = ""
+
+    @classmethod
+    def read(cls, folder: Path) -> FolderState:
+        """Fold the journal of ``folder``. An entry about a case replaces what was said before."""
+        log = AppendLog(Path(folder) / JOURNAL)
+        content = log.read()
+        state = cls(log=content, complaint=content.complaint(log.path))
+        for entry in content.entries:
+            key, event = str(entry.get("case", "")), entry.get("event")
+            if not key:
+                continue
+            if event in ("done", "failed"):
+                state.cases[key] = CaseState(str(event), entry)
+        return state
+
+
+def case_folder(folder: Path, key: str) -> Path:
+    """Where the files of one case lie."""
+    return Path(folder) / CASES / key

@@ -1,0 +1,101 @@
+"""What a batch was asked to do, as plain values that can be stored and sent to another process."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..errors import ConfigError
+from .content_hash import hash_request
+
+#: The one seam through which an engine comes in: ``module:function`` that takes the keywords of ``engine_arguments``.
+DEFAULT_ENGINE = "RefSAM3DLib.batch.options:make_engine"
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """Options of a batch.
+
+    Attributes:
+        prompts: for cases that bring none. allow_unknown: draw prompts outside the vocabulary too.
+        modality: "" to decide per image. probability: keep each structure's probability volume beside the mask.
+        engine: ``module:function`` that makes the engine of a worker. engine_arguments: its keywords (model, adapter, device).
+        workers: processes on this machine; 0 works in the calling process. ray_address: use a Ray cluster instead.
+        retry_failed, force, break_lock: see the command's help.
+        pseudonyms: give every case a pseudonym, not only DICOM. show_identifiers: real identifiers in the report.
+    """
+
+    prompts: tuple[str, ...] = ()
+    allow_unknown: bool = False
+    modality: str = ""
+    probability: bool = False
+    engine: str = DEFAULT_ENGINE
+    engine_arguments: dict[str, Any] = field(default_factory=dict)
+    workers: int = 1
+    ray_address: str = ""
+    retry_failed: bool = False
+    force: bool = False
+    break_lock: bool = False
+    pseudonyms: bool = False
+    show_identifiers: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON and for other processes."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> BatchOptions:
+        """Inverse of :meth:`as_dict`."""
+        return cls(**{**values, "prompts": tuple(values.get("prompts", ()))})
+
+    def fingerprint(self, input_sha256: str, prompts: tuple[str, ...], series: str, engine: dict[str, Any]) -> str:
+        """Equal for two cases if the result would be the same: image, prompts, options that matter, model, version."""
+        return hash_request(
+            input=input_sha256,
+            series=series,
+            prompts=list(prompts),
+            allow_unknown=self.allow_unknown,
+            modality=self.modality,
+            probability=self.probability,
+            model=engine.get("sha256", ""),
+            adapter=engine.get("adapter_sha256", ""),
+            version=engine.get("version", ""),
+        )
+
+
+def load_factory(name: str) -> Callable[..., Any]:
+    """The function behind ``module:function``."""
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"The engine '{name}' cannot be imported ({error}); it is written as module:function.") from error
+
+
+def make_engine(model: str = "", adapter: str = "", device: str = "auto") -> Any:
+    """The engine of a worker: the default checkpoint, or ``model`` (name or file) with ``adapter``."""
+    from ..engine import RefSAM3DEngine
+
+    if not model and not adapter:
+        return RefSAM3DEngine.from_default(device=device)
+    if not model:
+        from ..checkpoint import default_checkpoint_path
+
+        model = str(default_checkpoint_path())
+    return RefSAM3DEngine.from_checkpoint(model, device=device, adapter=adapter or None)
+
+
+def describe_engine(engine: Any) -> dict[str, Any]:
+    """What is written beside every result about the engine that made it."""
+    from .. import __version__
+
+    return {
+        "name": str(getattr(engine, "model_name", "")),
+        "sha256": str(getattr(engine, "model_sha256", "")),
+        "adapter_sha256": str(getattr(engine, "adapter_sha256", "") or ""),
+        "device": str(getattr(engine, "device_name", "")),
+        "version": __version__,
+        "warnings": [str(w) for w in getattr(engine, "warnings", ())],
+    }

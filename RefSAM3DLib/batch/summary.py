@@ -1,0 +1,81 @@
+"""All results of an output folder as rows: one per case and structure, one per failed case. The table of everything else."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..atomic import write_aside
+from .case_work import read_result
+from .folder_state import FolderState, case_folder
+from .outliers import add_scores
+
+COLUMNS = (
+    "case", "name", "structure", "prompt", "verdict", "presence", "confidence", "volume_ml", "outlier_batch", "outlier_range",
+    "attention", "reasons", "reference_dice", "review", "reviewer", "elapsed_s", "warnings", "error", "segmentation", "label",
+)  # fmt: skip
+#: A cell that starts so would be run as a formula by a spreadsheet (OWASP, CSV injection).
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def collect_rows(folder: Path, state: FolderState | None = None) -> list[dict[str, Any]]:
+    """Rows of every case that the journal calls done or failed, with outlier scores and attention."""
+    folder = Path(folder)
+    state = state or FolderState.read(folder)
+    rows: list[dict[str, Any]] = []
+    for key, case in state.cases.items():
+        common = {"case": key, "name": case.entry.get("name", key), "patient": case.entry.get("patient", ""), "folder": f"cases/{key}"}
+        if case.status == "failed":
+            failed = {"structure": "", "prompt": "", "verdict": "failed", "label": 0, "voxels": 0, "error": case.entry.get("error", "")}
+            rows.append({**common, **failed})
+            continue
+        if case.status != "done":
+            continue
+        stored = read_result(case_folder(folder, key), key)
+        if stored is None:
+            lost = "The result of this case is not in the folder any more; run the batch again to make it."
+            rows.append({**common, "structure": "", "prompt": "", "verdict": "failed", "label": 0, "voxels": 0, "error": lost})
+            continue
+        for row in stored["prompts"]:
+            rows.append(
+                {
+                    **common,
+                    **row,
+                    "segmentation": f"cases/{key}/{stored['segmentation']}",
+                    "model": stored["model"],
+                    "case_warnings": stored["warnings"],
+                }
+            )
+    return add_scores(rows)
+
+
+def write_summary(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write ``summary.csv``."""
+    path = Path(folder) / "summary.csv"
+    write_csv(path, COLUMNS, rows)
+    return path
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]], overwrite: bool = True) -> None:
+    """A CSV in UTF-8 with a byte order mark (Excel) whose text cells no spreadsheet takes for formulas."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([plain_cell(row.get(column)) for column in columns])
+    with write_aside(path, overwrite=overwrite) as aside:
+        aside.write_text("\ufeff" + buffer.getvalue(), encoding="utf-8", newline="")
+
+
+def plain_cell(value: Any) -> Any:
+    """A value as it may stand in a CSV."""
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        value = "; ".join(str(v) for v in value)
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return "'" + value
+    return value

@@ -1,0 +1,154 @@
+"""``refsam3d review``: look at, record, measure and export the review of a batch folder from the shell."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+NAME = "review"
+HELP = "review a batch: queue, decisions, agreement, CSV, signed-off result, export for training"
+_EPILOG = """examples:
+  refsam3d review list results/ --reviewer "A. Muster"
+  refsam3d review decide results/ kbp_242/1 accept --reviewer "A. Muster"
+  refsam3d review decide results/ kbp_242/3 reject --reason "wrong side" --reviewer "A. Muster"
+  refsam3d review export results/ -o reviewed/
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command and its actions."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        one = actions.add_parser(name, help=text, description=text)
+        one.add_argument("folder", type=Path, help="output folder of a batch")
+        one.add_argument("--reviewer", default="", metavar="NAME", help="your name (default: the account's)")
+        return one
+
+    one = action("list", "print the queue, most urgent first")
+    one.add_argument("--all", action="store_true", help="decided items too")
+    one.add_argument("--json", action="store_true", help="as JSON")
+    one = action("decide", "record a decision about one item")
+    one.add_argument("item", help="case/label, as printed by list")
+    one.add_argument("verdict", choices=("accept", "accept_edited", "reject", "skip"))
+    one.add_argument("--reason", default="", help="why it is rejected")
+    one.add_argument("--comment", default="")
+    one.add_argument("--edited", type=Path, metavar="FILE", help="edited segmentation (.seg.nrrd or label map) for accept_edited")
+    one = action("agreement", "Cohen's kappa of the verdicts and Dice of the masks of each pair of reviewers")
+    one.add_argument("--json", action="store_true", help="as JSON")
+    one = action("csv", "write all decisions as CSV")
+    one.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    one.add_argument("--overwrite", action="store_true")
+    one = action("result", "write the signed-off result of a case: JSON, and DICOM SEG for DICOM images")
+    one.add_argument("case")
+    one.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    one.add_argument("--overwrite", action="store_true")
+    one = action("export", "write the accepted cases as a training manifest (datalist.json, images, labels)")
+    one.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="new folder")
+    one.add_argument("--only", default="", metavar="NAME", help="decisions of this reviewer alone")
+    one.add_argument("--validation", type=float, default=0.0, metavar="SHARE", help="share of patients for the validation list (default 0)")
+    action("verify", "check that no line of the audit trail was altered or removed")
+    one = action("report", "write summary.csv and report.html anew, with the state of the review")
+    one.add_argument("--show-identifiers", action="store_true", help="show patients' names and numbers")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the action."""
+    from ..batch.append_log import AppendLog
+    from ..review.audit_trail import NAME as TRAIL
+    from ..review.session import ReviewSession
+
+    if args.action == "verify":
+        log = AppendLog(args.folder / TRAIL)
+        faults = [*log.verify(), *filter(None, [log.read().complaint(log.path)])]
+        sys.stdout.write("\n".join(faults) + "\n" if faults else f"All {len(log.read().entries)} entries are in order.\n")
+        return 1 if faults else 0
+    if args.action == "report":
+        from ..batch import refresh_tables
+
+        ReviewSession(args.folder, "report")  # says what is wrong with the folder
+        refresh_tables(args.folder, args.show_identifiers)
+        sys.stdout.write(f"{args.folder / 'report.html'}\n")
+        return 0
+    session = ReviewSession(args.folder, args.reviewer or getpass.getuser())
+    for note in session.notes:
+        sys.stderr.write(note + "\n")
+    return {"list": _list, "decide": _decide, "agreement": _agreement, "csv": _csv, "result": _result, "export": _export}[args.action](
+        session, args
+    )
+
+
+def _list(session: Any, args: argparse.Namespace) -> int:
+    from ..review.queue import QueueFilter
+
+    queue = session.queue(QueueFilter() if args.all else None)
+    if args.json:
+        names = ("id", "case", "label", "structure", "prompt", "verdict", "confidence", "volume_ml", "attention", "reasons", "status")
+        sys.stdout.write(json.dumps([{name: getattr(item, name) for name in names} for item in queue], indent=1) + "\n")
+        return 0
+    decided, total = session.progress()
+    sys.stdout.write(f"{decided} of {total} decided by {session.reviewer}\n")
+    for item in queue:
+        sys.stdout.write(f"{item.id:32} {item.structure[:28]:28} {item.verdict:10} {item.status_words:20} {'; '.join(item.reasons)}\n")
+    return 0
+
+
+def _decide(session: Any, args: argparse.Namespace) -> int:
+    item = session.find(args.item)
+    edited = None
+    if args.edited:
+        from ..compare import read_masks
+        from ..errors import InputError
+
+        _, geometry = session.machine_mask(item)
+        masks = read_masks(args.edited, {item.label: item.structure}, geometry)
+        edited = masks.get(item.structure) if item.structure in masks else next(iter(masks.values())) if len(masks) == 1 else None
+        if edited is None:
+            raise InputError(f"'{args.edited}' has no segment '{item.structure}' (it has {', '.join(masks)}); rename the segment.")
+    session.decide(item, args.verdict, reason=args.reason, comment=args.comment, edited_mask=edited)
+    sys.stdout.write(f"{item.id}: {args.verdict}, recorded for {session.reviewer}\n")
+    return 0
+
+
+def _agreement(session: Any, args: argparse.Namespace) -> int:
+    rows = session.agreement()
+    if args.json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        return 0
+    if not rows:
+        sys.stdout.write("Fewer than two reviewers have decided on this folder.\n")
+    for row in rows:
+        kappa, dice = ("-" if row[name] is None else f"{row[name]:.3f}" for name in ("kappa", "dice"))
+        sys.stdout.write(
+            f"{row['first']} / {row['second']}  {row['structure'][:30]:30} {row['items']:4} items  kappa {kappa:>6}  Dice {dice:>6}\n"
+        )
+    return 0
+
+
+def _csv(session: Any, args: argparse.Namespace) -> int:
+    session.export_csv(args.output, overwrite=args.overwrite)
+    return 0
+
+
+def _result(session: Any, args: argparse.Namespace) -> int:
+    from ..review.structured_result import write_structured_result
+
+    for path in write_structured_result(session, args.case, args.output, args.overwrite):
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _export(session: Any, args: argparse.Namespace) -> int:
+    from ..review.export import export_manifest
+
+    outcome = export_manifest(session, args.output, reviewer=args.only, validation=args.validation)
+    for note in outcome.notes:
+        sys.stderr.write(note + "\n")
+    sys.stdout.write(f"{outcome.manifest}: {outcome.cases} cases, {outcome.structures} labelled structures\n")
+    return 0

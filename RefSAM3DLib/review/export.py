@@ -1,0 +1,189 @@
+"""Reviewed cases as a training manifest: the ``datalist.json`` that the training package's ``finetune`` takes.
+
+A structure is ``labelled`` in a case if its mask was accepted, as it was or with edits. Everything else (rejected, skipped,
+not looked at) is unknown there, not background. An accepted "absent" is labelled too, with no voxel: it is known to be absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..atomic import write_aside
+from ..errors import InputError, OutputError, RefSAM3DError
+from .queue import ReviewItem
+from .session import ReviewSession
+from .status import last_overall
+from .verdicts import ReviewVerdict
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Of the smaller structure: beyond this two structures do not fit into one label map.
+MAX_OVERLAP = 0.05
+_COPIED = (".nii.gz", ".nrrd", ".mha", ".nii")
+
+
+@dataclass
+class ExportOutcome:
+    """Manifest's path, number of cases and labelled structures, and sentences about what was left out."""
+
+    manifest: Path
+    cases: int = 0
+    structures: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def export_manifest(
+    session: ReviewSession, target: Path | str, reviewer: str = "", validation: float = 0.0, name: str = "reviewed cases"
+) -> ExportOutcome:
+    """Write images, label maps and ``datalist.json`` into the new folder ``target``.
+
+    Args:
+        reviewer: take the decisions of this one alone; default: the last final decision of anybody.
+        validation: share of cases (whole patients) for the validation list.
+
+    Raises:
+        InputError: nothing was accepted yet. OutputError: the folder exists and is not empty, or cannot be written.
+    """
+    target = Path(target)
+    if not 0 <= validation < 1:
+        raise InputError(f"The share of validation cases is {validation:g}; give a number from 0 to below 1.")
+    if target.exists() and any(target.iterdir()):
+        raise OutputError(f"The folder '{target}' is not empty; choose a new one for the export.")
+    accepted = _accepted_by_case(session, reviewer)
+    if not accepted:
+        raise InputError(
+            f"No result of '{session.folder}' was accepted{f' by {reviewer}' if reviewer else ''} yet; there is nothing to export."
+        )
+    for folder in (target / "images", target / "labels"):
+        folder.mkdir(parents=True, exist_ok=True)
+    names = sorted({item.structure for items in accepted.values() for item, _ in items})
+    values = {structure: number for number, structure in enumerate(names, 1)}
+    outcome = ExportOutcome(target / "datalist.json")
+    lists: dict[str, list[dict[str, Any]]] = {"training": [], "validation": [], "test": []}
+    for case, items in sorted(accepted.items()):
+        try:
+            record = _export_case(session, target, case, items, values, outcome.notes)
+        except RefSAM3DError as error:
+            outcome.notes.append(f"The case '{case}' was left out: {error}")
+            continue
+        patient = record["patient"] or case
+        share = int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
+        lists["validation" if share < validation else "training"].append(record)
+        outcome.cases += 1
+        outcome.structures += len(record["labelled"])
+    if not outcome.cases:
+        raise InputError(f"None of the accepted cases could be exported: {outcome.notes[-1]}")
+    content = {
+        "name": name,
+        "modality": "per case",
+        "labels": {str(value): structure for structure, value in values.items()},
+        "note": "'labelled' lists the values that a reviewer accepted in a case; a structure not listed is UNKNOWN there, not background.",
+        "licence": "not stated; the site that reviewed the cases decides",
+        "citation": "",
+        **lists,
+    }
+    with write_aside(outcome.manifest, overwrite=True) as aside:
+        aside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return outcome
+
+
+def _accepted_by_case(session: ReviewSession, reviewer: str) -> dict[str, list[tuple[ReviewItem, dict[str, Any]]]]:
+    items = {(item.case, item.label): item for item in session.items}
+    accepted: dict[str, list[tuple[ReviewItem, dict[str, Any]]]] = {}
+    for key, entry in last_overall(session.trail.read().entries, reviewer).items():
+        if key in items and entry["verdict"] in (ReviewVerdict.ACCEPT.value, ReviewVerdict.ACCEPT_EDITED.value) and entry.get("mask_file"):
+            item = items[key]
+            if item.verdict == "unknown" and entry["verdict"] == "accept" and entry["mask_file"].startswith("cases/"):
+                continue  # "the wording means nothing" was accepted: that says nothing about the image
+            accepted.setdefault(key[0], []).append((item, entry))
+    return accepted
+
+
+def _export_case(
+    session: ReviewSession,
+    target: Path,
+    case: str,
+    items: Iterable[tuple[ReviewItem, dict[str, Any]]],
+    values: dict[str, int],
+    notes: list[str],
+) -> dict[str, Any]:
+    import numpy as np
+    import SimpleITK as sitk
+
+    from ..compare import to_image
+
+    masks: dict[str, np.ndarray] = {}
+    rank: dict[str, tuple[bool, int]] = {}
+    geometry = None
+    first = next(iter(items))[0]
+    decided = []
+    for item, entry in items:
+        structure = item.structure
+        mask, geometry = session.masks.read(session.folder / entry["mask_file"], structure, entry["mask"])
+        if structure in masks and rank[structure][0] >= (entry["verdict"] == "accept_edited"):
+            continue  # asked for twice in this case: an edited mask goes before an accepted one
+        masks[structure], rank[structure] = np.array(mask), (entry["verdict"] == "accept_edited", -int(mask.sum()))
+        decided.append({"structure": structure, "verdict": entry["verdict"], "reviewer": entry["reviewer"], "decision": entry["id"]})
+    assert geometry is not None
+    labelled = _without_overlaps(case, masks, rank, notes)
+    array = np.zeros(geometry.shape_dhw, dtype=np.uint8 if len(values) < 256 else np.uint16)
+    # Edited masks and small structures are painted last and win the few voxels that two structures share.
+    for structure in sorted(labelled, key=lambda s: rank[s]):
+        array[masks[structure]] = values[structure]
+    image_name = _copy_image(session, first, target)
+    label_name = f"labels/{case}.nii.gz"
+    with write_aside(target / label_name) as aside:
+        sitk.WriteImage(to_image(array, geometry), str(aside))
+    volume = session.volume(first)
+    if volume.geometry != geometry:
+        raise InputError(f"The image '{first.image}' has another grid than its segmentation; it was changed after the batch.")
+    return {
+        "image": image_name,
+        "label": label_name,
+        "labelled": sorted(values[structure] for structure in labelled),
+        "modality": volume.modality.value.upper() if volume.modality else "",
+        "patient": first.case.rsplit("-S", 1)[0] if first.series else "",
+        "review": decided,
+    }
+
+
+def _without_overlaps(case: str, masks: dict[str, np.ndarray], rank: dict[str, tuple[bool, int]], notes: list[str]) -> list[str]:
+    """Structures that fit into one label map; of two that overlap much the one painted first (unedited, larger) is left out."""
+    kept: list[str] = []
+    for structure in sorted(masks, key=lambda s: rank[s], reverse=True):
+        rival = next((k for k in kept if _overlap(masks[structure], masks[k]) > MAX_OVERLAP), None)
+        if rival is None:
+            kept.append(structure)
+        else:
+            notes.append(f"'{structure}' of '{case}' was left out: it overlaps '{rival}', and a label map holds one value per voxel.")
+    return kept
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    smaller = min(int(a.sum()), int(b.sum()))
+    return float((a & b).sum()) / smaller if smaller else 0.0
+
+
+def _copy_image(session: ReviewSession, item: ReviewItem, target: Path) -> str:
+    """A file is copied as it is; a DICOM series becomes NIfTI, which also leaves its identifiers behind."""
+    source = Path(item.image)
+    ending = next((e for e in _COPIED if source.name.lower().endswith(e)), "")
+    relative = f"images/{item.case}{ending or '.nii.gz'}"
+    with write_aside(target / relative) as aside:
+        if ending and source.is_file():
+            shutil.copyfile(source, aside)
+        else:
+            import SimpleITK as sitk
+
+            from ..compare import to_image
+
+            volume = session.volume(item)
+            sitk.WriteImage(to_image(volume.array, volume.geometry), str(aside))
+    return relative

@@ -1,0 +1,61 @@
+"""Review items from the rows of a batch, and what the audit trail says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .queue import ReviewItem
+from .status import decisions, last_by_reviewer, status_of
+
+
+def make_item(folder: Path, row: dict[str, Any], source: dict[str, Any]) -> ReviewItem:
+    """Item of one row of ``collect_rows``; ``source`` says where the case's image lies."""
+    place = folder / row["folder"]
+    r, g, b = row.get("colour", (127, 127, 127))
+    return ReviewItem(
+        case=row["case"],
+        label=int(row["label"]),
+        name=row["name"],
+        structure=row["structure"],
+        prompt=row["prompt"],
+        verdict=row["verdict"],
+        presence=row.get("presence"),
+        confidence=row.get("confidence"),
+        volume_ml=row.get("volume_ml"),
+        attention=row["attention"],
+        reasons=tuple(row["reasons"]),
+        centre_ras=_point(row.get("centre_ras")),
+        worst_ras=_point(row.get("worst_ras")),
+        colour=(r, g, b),
+        image=source.get("image", ""),
+        series=source.get("series", ""),
+        segmentation=folder / row["segmentation"] if row.get("segmentation") else None,
+        probability=place / row["probability"] if row.get("probability") else None,
+        mask_sha256=row.get("mask_sha256", ""),
+        batch_mask_sha256=row.get("mask_sha256", ""),
+        model=row.get("model", {}),
+        error=row.get("error", ""),
+        warnings=tuple(row.get("warnings", ())),
+    )
+
+
+def apply_decisions(folder: Path, items: Sequence[ReviewItem], entries: Sequence[dict[str, Any]], reviewer: str) -> None:
+    """Bring status, decision, the others' decisions and re-prompted masks of all items up to date for one reviewer."""
+    last = last_by_reviewer(entries)
+    mine = last.get(reviewer, {})
+    prompted = {(e["case"], e["label"]): e for e in decisions(entries) if e["reviewer"] == reviewer and e["verdict"] == "reprompt"}
+    for item in items:
+        key = (item.case, item.label)
+        item.decision = mine.get(key)
+        item.others = {name: found[key] for name, found in last.items() if name != reviewer and key in found}
+        item.status = status_of({"mask_sha256": item.batch_mask_sha256}, item.decision)
+        again = prompted.get(key)
+        if again and item.status != "changed":  # this reviewer looks at the answer to the new wording from now on
+            item.segmentation, item.mask_sha256 = folder / again["mask_file"], again["edited_mask"]
+            item.prompt, item.structure = again["wording"], again["answer_structure"]
+
+
+def _point(value: Any) -> tuple[float, float, float] | None:
+    return (float(value[0]), float(value[1]), float(value[2])) if value else None

@@ -1,0 +1,295 @@
+"""One reviewer at work on one folder: the queue, the decisions, the edits. A user interface adds only widgets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..atomic import write_aside
+from ..batch.cases import slug
+from ..batch.folder_state import FolderState
+from ..batch.pseudonyms import Identifiers
+from ..batch.summary import collect_rows
+from ..errors import InputError
+from ..geometry import Geometry
+from ..types import PromptResult, Volume
+from .audit_trail import AuditTrail
+from .decision_table import write_decisions
+from .drafts import Draft, DraftStore
+from .edit_metrics import edit_metrics
+from .items import apply_decisions
+from .masks import MaskReader, store_mask
+from .queue import QueueFilter, ReviewItem, ordered
+from .verdicts import ReviewVerdict, clean_reviewer, clean_text, load_reasons
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class ReviewSession:
+    """Review of a folder that a batch wrote.
+
+    Args:
+        folder: output folder of a batch, or of :func:`~.single.folder_for_segmentation`.
+        reviewer: name that each decision is recorded with.
+
+    Attributes:
+        items: every result and every failed case, in the folder's order. reasons: offered for a rejection.
+        notes: sentences for the user (cut lines of journal or trail, entries that were kept aside and are now recorded).
+
+    Raises:
+        InputError: no batch is in the folder, or the reviewer's name is empty.
+    """
+
+    def __init__(self, folder: Path | str, reviewer: str) -> None:
+        self.folder = Path(folder).resolve()
+        self.reviewer = clean_reviewer(reviewer)
+        if not (self.folder / "journal.jsonl").is_file():
+            raise InputError(f"'{self.folder}' holds no batch; choose the output folder of 'refsam3d batch'.")
+        self.trail = AuditTrail(self.folder, self.reviewer)
+        self.draft_store = DraftStore(self.folder, self.reviewer)
+        self.reasons = load_reasons(self.folder)
+        self.notes: list[str] = []
+        self.items: list[ReviewItem] = []
+        self._entries: list[dict[str, Any]] = []
+        self.masks = MaskReader()
+        self._volume: tuple[str, Volume] | None = None
+        try:
+            if count := self.trail.flush_aside():
+                self.notes.append(f"{count} decision(s) that could not be written earlier are now in the record.")
+        except Exception as error:  # a read-only trail may still be looked at
+            self.notes.append(str(error))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read results and decisions anew (after the batch went on, or to see what a colleague decided)."""
+        state = FolderState.read(self.folder)
+        content = self.trail.read()
+        self._entries = content.entries
+        for complaint in (state.complaint, content.complaint(self.trail.log.path)):
+            if complaint and complaint not in self.notes:
+                self.notes.append(complaint)
+        sources = {key: case.entry for key, case in state.cases.items()}
+        private = Identifiers(self.folder).cases
+        self.items = [
+            self._item(row, {**sources.get(row["case"], {}), **private.get(row["case"], {})}) for row in collect_rows(self.folder, state)
+        ]
+        self._apply_decisions()
+
+    # Queue ------------------------------------------------------------------------------------------------------------
+
+    def queue(self, wanted: QueueFilter | None = None) -> list[ReviewItem]:
+        """Items in the order of need; default: everything that is not decided."""
+        return ordered(self.items, wanted or QueueFilter(status=("open",)))
+
+    def find(self, item_id: str) -> ReviewItem:
+        """The item ``case/label``."""
+        for item in self.items:
+            if item.id == item_id:
+                return item
+        raise InputError(f"There is no item '{item_id}' in '{self.folder}'; 'refsam3d review list' shows them.")
+
+    def progress(self) -> tuple[int, int]:
+        """Items decided by this reviewer, and all."""
+        return sum(not item.is_open for item in self.items), len(self.items)
+
+    @property
+    def _position_file(self) -> Path:
+        return self.folder / "review" / "positions" / f"{slug(self.reviewer)}.json"
+
+    def set_position(self, item: ReviewItem | None) -> None:
+        """Remember where the reviewer is."""
+        self._position_file.parent.mkdir(parents=True, exist_ok=True)
+        with write_aside(self._position_file, overwrite=True) as aside:
+            aside.write_text(json.dumps({"item": item.id if item else ""}), encoding="utf-8")
+
+    def resume(self, wanted: QueueFilter | None = None) -> ReviewItem | None:
+        """Where the reviewer left off: that item if it is still in the queue, else the most urgent one, None at the end."""
+        queue = self.queue(wanted)
+        try:
+            stored = json.loads(self._position_file.read_text(encoding="utf-8"))["item"]
+        except (OSError, ValueError, KeyError, TypeError):
+            stored = ""
+        return next((item for item in queue if item.id == stored), queue[0] if queue else None)
+
+    def next_item(self, item: ReviewItem, wanted: QueueFilter | None = None, step: int = 1) -> ReviewItem | None:
+        """Neighbour of an item in the queue (``step`` -1: the one before), None at its end. A decided item keeps its place."""
+        wanted = wanted or QueueFilter(status=("open",))
+        queue = ordered([*[i for i in self.items if wanted.admits(i) and i is not item], item], QueueFilter(sort=wanted.sort))
+        at = next(n for n, other in enumerate(queue) if other is item) + step
+        return queue[at] if 0 <= at < len(queue) else None
+
+    # Masks ------------------------------------------------------------------------------------------------------------
+
+    def machine_mask(self, item: ReviewItem) -> tuple[np.ndarray, Geometry]:
+        """The mask under review, bool (D, H, W), and its grid."""
+        if item.segmentation is None:
+            raise InputError(f"The case '{item.name}' failed and has no mask; run the batch with --retry-failed.")
+        return self.masks.read(item.segmentation, item.structure, item.mask_sha256)
+
+    def volume(self, item: ReviewItem) -> Volume:
+        """The case's image; the last one is kept."""
+        from ..volume_io import load_volume
+
+        if self._volume is None or self._volume[0] != item.case:
+            if not item.image:
+                raise InputError(f"It is not recorded where the image of '{item.name}' lies; load it yourself.")
+            self._volume = (item.case, load_volume(item.image, series=item.series or None))
+        return self._volume[1]
+
+    # Decisions --------------------------------------------------------------------------------------------------------
+
+    def decide(
+        self,
+        item: ReviewItem,
+        verdict: ReviewVerdict | str,
+        reason: str = "",
+        comment: str = "",
+        edited_mask: np.ndarray | None = None,
+        seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """Record a decision at once and return its entry.
+
+        Args:
+            verdict: ``accept``, ``accept_edited`` (needs ``edited_mask``), ``reject`` (needs a reason) or ``skip``.
+            edited_mask: bool (D, H, W) on the machine mask's grid. It is stored before the decision is recorded.
+            seconds: time spent on the item, measured with a monotonic clock.
+
+        Raises:
+            InputError: the decision is incomplete. OutputError: it could not be recorded; the text says where it is kept.
+        """
+        verdict = ReviewVerdict(verdict)
+        if verdict == ReviewVerdict.REPROMPT:
+            raise InputError("A new wording is recorded with its result; use record_reprompt.")
+        if verdict == ReviewVerdict.REJECT and not reason.strip():
+            raise InputError("A rejection needs a reason; choose one of the list or write your own.")
+        if item.label == 0 and verdict in (ReviewVerdict.ACCEPT, ReviewVerdict.ACCEPT_EDITED):
+            raise InputError(f"The case '{item.name}' failed, there is nothing to accept; reject or skip it, or run it again.")
+        if (verdict == ReviewVerdict.ACCEPT_EDITED) != (edited_mask is not None):
+            raise InputError("Accept with edits needs the edited mask, and only it takes one.")
+        extra: dict[str, Any] = {
+            "machine_mask": item.mask_sha256,
+            "batch_mask": item.batch_mask_sha256,
+            "edited_mask": None,
+            "metrics": None,
+        }
+        if item.segmentation is not None and verdict == ReviewVerdict.ACCEPT:
+            extra["mask_file"], extra["mask"] = self._relative(item.segmentation), item.mask_sha256
+        if edited_mask is not None:
+            machine, geometry = self.machine_mask(item)
+            edited = edited_mask.astype(bool, copy=False)
+            if edited.shape != machine.shape:
+                raise InputError(
+                    f"The edited mask has shape {edited.shape}, the machine's {machine.shape}; edit on the grid of the result."
+                )
+            extra["mask_file"], extra["edited_mask"] = store_mask(self.folder, "edits", item, self.reviewer, edited, geometry, item.model)
+            extra["mask"], extra["metrics"] = extra["edited_mask"], edit_metrics(machine, edited, geometry)
+        entry = self._record(item, verdict, reason, comment, seconds, extra)
+        self.draft_store.discard(item.case, item.label)
+        return entry
+
+    def record_reprompt(
+        self, item: ReviewItem, wording: str, result: PromptResult, seconds: float | None = None, comment: str = ""
+    ) -> dict[str, Any]:
+        """Record that the reviewer asked again in other words, with the engine's answer; the item then shows that answer."""
+        wording = clean_text(wording, "wording")
+        if not wording:
+            raise InputError("The new wording is empty; type what to segment.")
+        _, geometry = self.machine_mask(item)
+        relative, sha256 = store_mask(self.folder, "reprompts", item, self.reviewer, result.mask, geometry, item.model)
+        extra = {
+            "machine_mask": item.mask_sha256,
+            "batch_mask": item.batch_mask_sha256,
+            "edited_mask": sha256,
+            "mask_file": relative,
+            "mask": sha256,
+            "wording": wording,
+            "answer": str(result.verdict.value),
+            "answer_structure": result.resolved or item.structure,
+            "metrics": edit_metrics(self.machine_mask(item)[0], result.mask, geometry),
+        }
+        return self._record(item, ReviewVerdict.REPROMPT, "", comment, seconds, extra)
+
+    def reprompt(self, item: ReviewItem, wording: str, engine: Any, seconds: float | None = None) -> PromptResult:
+        """Ask the engine in other words, record it, and return the (first) answer."""
+        result: PromptResult = engine.segment(self.volume(item), [wording])[0]
+        self.record_reprompt(item, wording, result, seconds)
+        return result
+
+    def _record(
+        self, item: ReviewItem, verdict: ReviewVerdict, reason: str, comment: str, seconds: float | None, extra: dict[str, Any]
+    ) -> dict[str, Any]:
+        entry = {
+            "event": "decision",
+            "case": item.case,
+            "label": item.label,
+            "structure": item.structure,
+            "prompt": item.prompt,
+            "verdict": verdict.value,
+            "reason": clean_text(reason, "reason"),
+            "comment": clean_text(comment, "comment"),
+            "seconds": None if seconds is None else round(max(0.0, float(seconds)), 2),
+            "model": {name: item.model.get(name, "") for name in ("name", "sha256")},
+            "version": __version__,
+            "corrects": (item.decision or {}).get("id"),
+            **extra,
+        }
+        try:
+            stored = self.trail.record(entry)
+        finally:  # an entry kept aside counts as well
+            self._entries = self.trail.read().entries
+            apply_decisions(self.folder, self.items, self._entries, self.reviewer)
+        return stored
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    # Edits that are not decided ---------------------------------------------------------------------------------------
+
+    def store_draft(self, item: ReviewItem, mask: np.ndarray, seconds: float = 0.0, comment: str = "") -> None:
+        """Keep an edit under way, so that a crash does not lose it. Call it now and then, and when the item is left."""
+        _, geometry = self.machine_mask(item)
+        self.draft_store.store(
+            item.case, item.label, mask.astype(bool, copy=False), geometry, item.mask_sha256, seconds, clean_text(comment, "comment")
+        )
+
+    def draft(self, item: ReviewItem) -> Draft | None:
+        """The unsaved edit of an item if there is one that no decision has overtaken."""
+        found = self.draft_store.read(self.draft_store.path(item.case, item.label))
+        return found if found is not None and self._is_current(found, item) else None
+
+    def drafts(self) -> list[Draft]:
+        """All unsaved edits to offer back."""
+        by_id = {(item.case, item.label): item for item in self.items}
+        return [
+            draft for draft in self.draft_store.all() if (item := by_id.get((draft.case, draft.label))) and self._is_current(draft, item)
+        ]
+
+    def _is_current(self, draft: Draft, item: ReviewItem) -> bool:
+        """A kill between the record and the removal of its draft leaves a draft that equals the recorded edit."""
+        if draft.machine_mask != item.mask_sha256:
+            return False
+        if item.decision is None or item.decision.get("edited_mask") is None:
+            return True
+        from ..batch.content_hash import hash_mask
+
+        _, geometry = self.machine_mask(item)
+        return hash_mask(draft.mask, geometry) != item.decision["edited_mask"]
+
+    def discard_draft(self, item: ReviewItem) -> None:
+        """The reviewer does not want it back."""
+        self.draft_store.discard(item.case, item.label)
+
+    # Tables -----------------------------------------------------------------------------------------------------------
+
+    def agreement(self) -> list[dict[str, Any]]:
+        """Rows of :func:`~.agreement.agreement` over all reviewers of the folder."""
+        from .agreement import agreement
+
+        return agreement(self.folder, self._entries)
+
+    def export_csv(self, path: Path | str, overwrite: bool = False) -> None:
+        """Every decision of every reviewer as CSV."""
+        write_decisions(Path(path), self._entries, overwrite)

@@ -1,0 +1,126 @@
+"""Review of a segmentation that no batch made: it is given a folder of the same form, so that everything else is the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..atomic import write_aside
+from ..batch.append_log import AppendLog, utc_now
+from ..batch.cases import slug
+from ..batch.content_hash import hash_file, hash_mask
+from ..batch.folder_state import JOURNAL, case_folder
+from ..batch.pictures import draw_structure, grey_window, write_pictures
+from ..batch.run_manifest import prepare_folder, start_run
+from ..errors import InputError
+from ..places import box_of, look_at
+from ..types import PromptResult, Verdict
+
+
+def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation: Path | str, series: str = "", name: str = "") -> Path:
+    """Make ``folder`` a review folder of one case from an image and its ``.seg.nrrd``; verdicts come from its tags where it has them.
+
+    Raises:
+        InputError: image or segmentation cannot be read, or their grids differ. OutputError: the folder cannot be used.
+    """
+    from ..segmentation_io import read_segmentation
+    from ..volume_io import load_volume
+
+    folder, segmentation = Path(folder), Path(segmentation)
+    volume = load_volume(image, series=series or None)
+    segments, geometry = read_segmentation(segmentation)
+    if geometry != volume.geometry:
+        raise InputError(f"'{segmentation}' has another grid than '{image}'; export the segmentation with the image as its reference.")
+    prepare_folder(folder)
+    key = slug(name or segmentation.name.split(".")[0])
+    place = case_folder(folder, key)
+    place.mkdir(parents=True, exist_ok=True)
+    window = grey_window(volume)
+    rows: list[dict[str, Any]] = []
+    for number, (title, mask, tags) in enumerate(segments, 1):
+        mask = np.asarray(mask, dtype=bool)
+        tags = {str(k).rsplit(".", 1)[-1].lower(): v for k, v in dict(tags).items()}
+        verdict = str(tags.get("verdict", "present" if mask.any() else "absent")).lower()
+        row = {
+            "prompt": str(tags.get("prompt", title)),
+            "resolved": str(tags.get("resolved", title)),
+            "structure": str(title),
+            "label": number,
+            "verdict": verdict if verdict in {v.value for v in Verdict} else "present",
+            "presence": _number(tags.get("presence")),
+            "confidence": _number(tags.get("confidence")),
+            "volume_ml": round(float(mask.sum()) * geometry.voxel_volume_ml, 5),
+            "elapsed_s": None,
+            "voxels": int(mask.sum()),
+            "colour": [230, 159, 0],
+            "suggestions": [],
+            "warnings": [],
+            "mask_sha256": hash_mask(mask, geometry),
+            **look_at(mask, geometry),
+        }
+        result = PromptResult(
+            row["prompt"],
+            row["resolved"],
+            Verdict(row["verdict"]),
+            1.0,
+            1.0,
+            mask,
+            row["volume_ml"],
+            box_of(mask),
+            0.0,
+            colour=(230, 159, 0),
+        )
+        row["picture"], row["picture_mask"] = write_pictures(place, number, *draw_structure(volume, result, row, window))
+        rows.append(row)
+    copied = f"{key}.seg.nrrd"
+    with write_aside(place / copied, overwrite=True) as aside:
+        shutil.copyfile(segmentation, aside)
+    model = {"name": "", "sha256": ""}
+    fingerprint = hash_file(segmentation)
+    report = {
+        "input": key if volume.dicom_files else str(image),
+        "modality": volume.modality.value if volume.modality else None,
+        "model": model,
+        "device": "",
+        "prompts": rows,
+        "warnings": [],
+        "elapsed_s": {"load": None, "embed": None, "total": None},
+        "peak_memory_mb": None,
+        "version": __version__,
+        "case": key,
+        "name": name or key,
+        "patient": "",
+        "series": "",
+        "fingerprint": fingerprint,
+        "segmentation": copied,
+        "outputs": [copied],
+    }
+    with write_aside(place / f"{key}.json", overwrite=True) as aside:
+        aside.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    start_run(folder, {}, {**model, "version": __version__}, {"id": "single", "command": [], "cases": 1, "options": {}})
+    AppendLog(folder / JOURNAL).append(
+        {
+            "event": "done",
+            "case": key,
+            "name": name or key,
+            "time": utc_now(),
+            "image": str(image),
+            "series": series,
+            "fingerprint": fingerprint,
+            "how": "single",
+        }
+    )
+    return folder
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None

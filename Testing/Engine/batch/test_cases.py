@@ -1,0 +1,121 @@
+"""Finding cases: folders of any mix, lists, manifests, and every fault of a list in one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from volumes import write_dicom_series, write_volume
+
+from RefSAM3DLib.batch.cases import Case, find_cases, slug, with_unique_keys
+from RefSAM3DLib.errors import InputError
+
+
+def test_folder_of_any_mix_is_searched_and_results_are_passed_over(tmp_path: Path) -> None:
+    for name in ("a.nii.gz", "b.nrrd", "c.mha"):
+        write_volume(tmp_path / name)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    write_volume(tmp_path / "deep" / "er" / "a.nii")
+    write_volume(tmp_path / "b.seg.nrrd")
+    (tmp_path / "notes.txt").write_text("no image")
+    write_dicom_series(tmp_path / "dicom")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "batch.json").write_text("{}")
+    write_volume(tmp_path / "old" / "x.nii.gz")
+    cases, notes = find_cases(tmp_path)
+    assert sorted(case.name for case in cases if not case.private) == ["a", "b", "c", "deep/er/a"]
+    assert sum(case.private for case in cases) == 1
+    assert len({case.key for case in cases}) == 5
+    assert "output of a batch" in notes[0]
+
+
+@given(st.text(min_size=1, max_size=300))
+def test_every_name_becomes_a_safe_file_name(name: str) -> None:
+    key = slug(name)
+    assert key
+    assert len(key) <= 71
+    assert set(key) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+    assert slug(key) == key
+
+
+def test_names_that_differ_only_in_lost_characters_keep_different_keys() -> None:
+    assert slug("a/b") != slug("a b")
+    assert slug("NUL") != "NUL"
+
+
+def test_same_file_name_in_two_folders_gives_two_keys() -> None:
+    cases = with_unique_keys([Case("x", "x", "/a/x.nii"), Case("x", "X", "/b/X.nii")])
+    assert cases[0].key.lower() != cases[1].key.lower()
+
+
+def table(folder: Path, text: str) -> Path:
+    (folder / "list.csv").write_text(text)
+    return folder / "list.csv"
+
+
+def test_csv_with_prompts_per_case_and_excels_semicolons(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz")
+    path = table(tmp_path, '\ufeffcase;image;prompts\n"A, first";a.nii.gz;brainstem | "left, parotid" \n')
+    (case,), _ = find_cases(path)
+    assert case.name == "A, first"
+    assert case.prompts == ("brainstem", '"left, parotid"')
+    path = table(tmp_path, 'case,image,prompts\r\nA,a.nii.gz,"brainstem; mandible"\r\n\r\n')
+    (case,), _ = find_cases(path)
+    assert case.prompts == ("brainstem", "mandible")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("case,picture\nA,a.nii.gz\n", "no column 'image'.*case, picture"),
+        ("case,image\nA,a.nii.gz\nA,b.nii.gz\n", "'A' of line 3.*already in line 2"),
+        ("case,image\nA,../../etc/passwd\n", "lies outside.*--root"),
+        ("case,image\nA,/etc/passwd\n", "lies outside"),
+        ("case,image\nA,\n", "image of line 2.*empty"),
+        ("case,image\nA,a.nii.gz,more,fields\n", "Line 2.*more fields"),
+        ("", "no column 'image'"),
+        ("case,image\n", "No image was found"),
+    ],
+)
+def test_faults_of_a_csv_name_line_and_next_step(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        find_cases(table(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "no readable JSON"),
+        ('"text"', "neither a list"),
+        ('[{"case": "A"}]', "Entry 1.*no 'image'"),
+        ('[{"image": "a.nii", "prompts": [1]}]', "no list of texts"),
+        ('{"labels": {"1": "x"}, "training": [{"label": "a"}]}', "no 'image'"),
+    ],
+)
+def test_faults_of_a_json_list(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "list.json").write_text(content)
+    with pytest.raises(InputError, match=words):
+        find_cases(tmp_path / "list.json")
+
+
+def test_manifest_prompts_only_for_what_is_labelled(tmp_path: Path) -> None:
+    manifest = {
+        "labels": {"1": "brainstem", "2": "mandible"},
+        "training": [{"image": "images/a.nii.gz", "label": "labels/a.nii.gz", "labelled": [2]}],
+        "test": [{"image": "images/b.nii.gz", "label": "labels/b.nii.gz", "labelled": [1, 2]}],
+    }
+    (tmp_path / "datalist.json").write_text(json.dumps(manifest))
+    cases, notes = find_cases(tmp_path)
+    assert "datalist.json" in notes[0]
+    assert [case.prompts for case in cases] == [("mandible",), ("brainstem", "mandible")]
+    assert [case.name for case in find_cases(tmp_path / "datalist.json", split=["test"])[0]] == ["b"]
+    with pytest.raises(InputError, match="'held'"):
+        find_cases(tmp_path / "datalist.json", split=["held"])
+
+
+def test_input_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        find_cases(tmp_path / "nowhere")

@@ -1,0 +1,58 @@
+"""One batch per folder, and locks that dead ones left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from RefSAM3DLib.batch.folder_lock import FolderLock
+from RefSAM3DLib.errors import OutputError
+
+HOLD = "import sys, time; from RefSAM3DLib.batch.folder_lock import FolderLock\nwith FolderLock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+
+
+def hold(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_second_batch_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    process = hold(tmp_path)
+    try:
+        with pytest.raises(OutputError, match=f"process {process.pid} on .*, started 20"), FolderLock(tmp_path):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_lock_of_a_killed_holder_is_taken_over(tmp_path: Path) -> None:
+    process = hold(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with FolderLock(tmp_path) as lock:
+        assert lock.taken_over is not None
+        assert lock.taken_over["pid"] == process.pid
+    assert not lock.path.exists()
+
+
+def test_lock_of_another_computer_needs_the_users_word(tmp_path: Path) -> None:
+    (tmp_path / "batch.lock").write_text(json.dumps({"pid": 1, "host": "elsewhere", "time": "2020-01-01"}))
+    with pytest.raises(OutputError, match="another computer.*--break-lock"), FolderLock(tmp_path):
+        pass
+    with FolderLock(tmp_path, break_lock=True) as lock:
+        assert lock.taken_over is not None
+
+
+def test_record_cut_by_a_kill_does_not_block(tmp_path: Path) -> None:
+    (tmp_path / "batch.lock").write_text('{"pid": 1, "ho')
+    with FolderLock(tmp_path):
+        pass

@@ -1,0 +1,221 @@
+"""A batch from end to end with the fake engine."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from volumes import small_volume, write_dicom_series, write_volume
+
+from RefSAM3DLib.batch import BatchOptions, run_batch
+from RefSAM3DLib.batch.folder_state import FolderState
+from RefSAM3DLib.errors import OutputError
+
+PROMPTS = ("brainstem", "mandible")
+
+
+def options(diary: Path | None = None, **values: object) -> BatchOptions:
+    arguments = values.pop("engine_arguments", {})
+    return BatchOptions(
+        prompts=values.pop("prompts", PROMPTS), engine="fake_engine:make", workers=values.pop("workers", 0),
+        engine_arguments={**({"diary": str(diary)} if diary else {}), **arguments}, **values,
+    )  # fmt: skip
+
+
+def images(folder: Path, count: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    for n in range(count):
+        write_volume(folder / f"case_{n:03d}.nii.gz", seed=n)
+    return folder
+
+
+def work_done(diary: Path) -> Counter[str]:
+    return Counter(line.split()[0] for line in diary.read_text().splitlines()) if diary.exists() else Counter()
+
+
+def test_each_case_gets_segmentation_json_pictures_and_a_line_in_every_table(tmp_path: Path) -> None:
+    outcome = run_batch(images(tmp_path / "in", 3), tmp_path / "out", options())
+    assert outcome.exit_code == 0
+    for n in range(3):
+        place = tmp_path / "out" / "cases" / f"case_{n:03d}"
+        report = json.loads((place / f"case_{n:03d}.json").read_text())
+        assert [p["verdict"] for p in report["prompts"]] == ["present", "present"]
+        assert {"input", "modality", "model", "device", "warnings", "elapsed_s", "peak_memory_mb", "version"} <= set(report)
+        assert all((place / name).is_file() for name in report["outputs"])
+        assert (place / f"case_{n:03d}.png").is_file()
+        assert (place / f"case_{n:03d}.seg.nrrd").is_file()
+    with open(tmp_path / "out" / "summary.csv", encoding="utf-8-sig") as handle:
+        assert len(list(csv.DictReader(handle))) == 6
+    assert (tmp_path / "out" / "report.html").is_file()
+    manifest = json.loads((tmp_path / "out" / "batch.json").read_text())
+    assert manifest["engine"]["sha256"] == "ab" * 32
+    assert manifest["runs"][0]["how"] == "finished"
+    assert not (tmp_path / "out" / "batch.lock").exists()
+    assert not list((tmp_path / "out").rglob("*.part.*"))
+
+
+def test_second_run_computes_nothing(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    source = images(tmp_path / "in", 3)
+    run_batch(source, tmp_path / "out", options(diary))
+    outcome = run_batch(source, tmp_path / "out", options(diary))
+    assert outcome.counts == {"unchanged": 3}
+    assert set(work_done(diary).values()) == {1}
+
+
+def test_changed_image_is_done_again_and_the_older_result_set_aside(tmp_path: Path) -> None:
+    source = images(tmp_path / "in", 2)
+    run_batch(source, tmp_path / "out", options())
+    write_volume(source / "case_001.nii.gz", small_volume(7, leave_out=("mandible",)))
+    outcome = run_batch(source, tmp_path / "out", options())
+    assert outcome.counts == {"unchanged": 1, "done": 1}
+    assert [p.name[:8] for p in (tmp_path / "out" / "superseded").iterdir()] == ["case_001"]
+    assert [r["verdict"] for r in outcome.rows if r["case"] == "case_001"] == ["present", "absent"]
+
+
+def test_file_touched_but_equal_is_skipped(tmp_path: Path) -> None:
+    source = images(tmp_path / "in", 1)
+    run_batch(source, tmp_path / "out", options())
+    data = (source / "case_000.nii.gz").read_bytes()
+    (source / "case_000.nii.gz").unlink()
+    (source / "case_000.nii.gz").write_bytes(data)
+    assert run_batch(source, tmp_path / "out", options()).counts == {"unchanged": 1}
+
+
+def test_finished_files_without_a_journal_line_are_adopted(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    source = images(tmp_path / "in", 2)
+    run_batch(source, tmp_path / "out", options(diary))
+    journal = tmp_path / "out" / "journal.jsonl"
+    lines = [line for line in journal.read_text().splitlines() if '"event":"done"' not in line or "case_000" in line]
+    journal.write_text("\n".join(lines) + "\n")  # as if killed between the rename and the line
+    outcome = run_batch(source, tmp_path / "out", options(diary))
+    assert outcome.counts == {"unchanged": 1, "recovered": 1}
+    assert set(work_done(diary).values()) == {1}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_one_bad_case_stops_no_other(tmp_path: Path, workers: int) -> None:
+    source = images(tmp_path / "in", 3)
+    (source / "broken.nii.gz").write_bytes(b"this is no image")
+    outcome = run_batch(source, tmp_path / "out", options(workers=workers))
+    assert outcome.exit_code == 1
+    assert outcome.counts == {"done": 3, "failed": 1}
+    assert "broken" in outcome.failures
+    assert Counter(r["verdict"] for r in outcome.rows)["failed"] == 1
+
+
+def test_failed_cases_wait_for_the_flag_or_for_another_file(tmp_path: Path) -> None:
+    source = images(tmp_path / "in", 1)
+    (source / "broken.nii.gz").write_bytes(b"this is no image")
+    run_batch(source, tmp_path / "out", options())
+    again = run_batch(source, tmp_path / "out", options())
+    assert again.counts == {"unchanged": 1, "failed_before": 1}
+    assert again.exit_code == 1
+    assert run_batch(source, tmp_path / "out", options(retry_failed=True)).counts == {"unchanged": 1, "failed": 1}
+    write_volume(source / "broken.nii.gz", seed=5)
+    assert run_batch(source, tmp_path / "out", options()).counts == {"unchanged": 1, "done": 1}
+
+
+def test_image_removed_meanwhile_is_one_failed_case(tmp_path: Path) -> None:
+    source = images(tmp_path / "in", 3)
+    table = tmp_path / "list.csv"
+    table.write_text("case,image\n" + "".join(f"c{n},in/case_{n:03d}.nii.gz\n" for n in range(3)))
+    (source / "case_001.nii.gz").unlink()
+    outcome = run_batch(table, tmp_path / "out", options())
+    assert outcome.counts == {"done": 2, "failed": 1}
+    assert "not there any more" in outcome.failures["c1"]
+
+
+def test_worker_that_dies_costs_one_attempt_and_then_its_case_alone(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    source = images(tmp_path / "in", 4)
+    outcome = run_batch(source, tmp_path / "out", options(diary, workers=2, engine_arguments={"die_on": "case_002"}))
+    assert outcome.counts == {"done": 3, "failed": 1}
+    assert "SIGKILL" in outcome.failures["case_002"]
+    assert work_done(diary)["case_002.nii.gz"] == 2
+
+
+def test_worker_that_dies_once_loses_nothing(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    outcome = run_batch(images(tmp_path / "in", 4), tmp_path / "out", options(diary, workers=2, engine_arguments={"die_once": "case_001"}))
+    assert outcome.counts == {"done": 4}
+
+
+def test_other_model_asks_for_force_and_keeps_the_older_results(tmp_path: Path) -> None:
+    source = images(tmp_path / "in", 2)
+    run_batch(source, tmp_path / "out", options())
+    other = {"engine_arguments": {"sha256": "cd" * 32}}
+    with pytest.raises(OutputError, match=r"another model or version.*new folder, or --force"):
+        run_batch(source, tmp_path / "out", options(**other))
+    assert run_batch(source, tmp_path / "out", options(force=True, **other)).counts == {"done": 2}
+    assert len(list((tmp_path / "out" / "superseded").iterdir())) == 2
+
+
+def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    source = images(tmp_path / "in", 1)
+    with pytest.raises(OutputError, match="holds other files"):
+        run_batch(source, source, options())
+    assert [p.name for p in source.iterdir()] == ["case_000.nii.gz"]
+
+
+def test_dicom_case_has_a_pseudonym_everywhere_but_in_the_private_file(tmp_path: Path) -> None:
+    write_dicom_series(tmp_path / "in" / "Mustermann_Erika", "SECRET-4711", "Mustermann^Erika")
+    outcome = run_batch(tmp_path / "in", tmp_path / "out", options())
+    assert outcome.counts == {"done": 1}
+    private = tmp_path / "out" / "identifiers.json"
+    assert "SECRET-4711" in private.read_text()
+    assert private.stat().st_mode & 0o077 == 0
+    for path in (tmp_path / "out").rglob("*"):
+        assert "ustermann" not in path.name
+        if (
+            path.is_file()
+            and path.suffix in (".html", ".csv", ".json", ".jsonl", ".nrrd")
+            and path != private
+            and path.name != "batch.json"
+        ):
+            assert b"SECRET-4711" not in path.read_bytes(), path
+            assert b"ustermann" not in path.read_bytes(), path
+    key = next(iter(FolderState.read(tmp_path / "out").cases))
+    assert (tmp_path / "out" / "cases" / key / f"{key}.dcm").is_file()
+    shown = run_batch(tmp_path / "in", tmp_path / "out", options(show_identifiers=True))
+    assert shown.counts == {"unchanged": 1}
+    assert "SECRET-4711" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_reference_in_a_manifest_gives_prompts_and_dice(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz", seed=1)
+    truth = np.zeros_like(small_volume(1))
+    truth[np.abs(small_volume(1) - 200) < 20] = 7
+    write_volume(tmp_path / "a_label.nii.gz", truth, seed=1)
+    manifest = {"labels": {"7": "mandible", "8": "larynx"}, "training": [{"image": "a.nii.gz", "label": "a_label.nii.gz", "labelled": [7]}]}
+    (tmp_path / "datalist.json").write_text(json.dumps(manifest))
+    outcome = run_batch(tmp_path / "datalist.json", tmp_path / "out", options(prompts=()))
+    assert [(r["structure"], r["reference_dice"]) for r in outcome.rows] == [("mandible", 1.0)]
+
+
+def test_full_disk_stops_the_batch_and_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+    from types import SimpleNamespace
+
+    diary = tmp_path / "diary"
+    source = images(tmp_path / "in", 3)
+    free = iter([10**12, 1000])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free)))
+    with pytest.raises(OutputError, match="finished cases are kept"):
+        run_batch(source, tmp_path / "out", options(diary))
+    monkeypatch.undo()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert run_batch(source, tmp_path / "out", options(diary)).counts == {"unchanged": 1, "done": 2}
+
+
+def test_engine_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
+    from RefSAM3DLib.errors import DeviceError
+
+    with pytest.raises(DeviceError, match="no such device"):
+        run_batch(images(tmp_path / "in", 1), tmp_path / "out", options(workers=1, engine_arguments={"fail_start": "no such device"}))
+    assert not (tmp_path / "out" / "batch.lock").exists()
