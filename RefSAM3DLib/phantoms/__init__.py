@@ -7,7 +7,7 @@ averages over public head-and-neck CT; a seed varies all of it.
 from __future__ import annotations
 
 from .head_and_neck import head_and_neck_ct
-from .patient import STRUCTURES, TISSUE_HU
+from .patient import FIRST_HELD_OUT_SEED, STRUCTURES, TISSUE_HU
 from .simple import asymmetric_blocks, large_ct
 
-__all__ = ["STRUCTURES", "TISSUE_HU", "asymmetric_blocks", "head_and_neck_ct", "large_ct"]
+__all__ = ["FIRST_HELD_OUT_SEED", "STRUCTURES", "TISSUE_HU", "asymmetric_blocks", "head_and_neck_ct", "large_ct"]

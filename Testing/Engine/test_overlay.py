@@ -166,7 +166,9 @@ def test_no_source_nor_metadata_gets_into_the_file(tmp_path, blocks):
 
 
 def test_matplotlib_is_loaded_on_use_only_and_without_pyplot():
-    code = "import sys, RefSAM3DLib.overlay as o; assert 'matplotlib' not in sys.modules; import inspect; assert 'pyplot' not in inspect.getsource(o)"
+    code = (
+        "import sys, inspect, RefSAM3DLib.overlay as o; assert 'matplotlib' not in sys.modules; assert 'pyplot' not in inspect.getsource(o)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -1,0 +1,280 @@
+"""``refsam3d demo``: the whole way from a prompt to a mask on a generated CT with known truth, or on any volume."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..types import Modality, PromptResult, Verdict, Volume
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NAME = "demo"
+HELP = "try it: prompts on a generated head-and-neck CT with known truth, or on your own volume"
+
+#: This patient has no esophagus, which the model was trained to find: it must be reported as absent, not drawn.
+ABSENT = "esophagus"
+#: Three structures that are there, one that is not, one that no checkpoint here knows, and the other side of a pair.
+PROMPTS = ("brainstem", "mandible", "right parotid gland", ABSENT, "liver", "left parotid gland")
+#: About the field of view of a planning CT; a generated volume of this size takes a second.
+SHAPE_DHW, SPACING_XYZ_MM = (160, 192, 192), (2.6, 2.6, 2.2)
+CT_FILE, SEGMENTATION_FILE, REPORT_FILE, PICTURE_FILE = "demo_ct.nrrd", "demo.seg.nrrd", "demo.json", "demo.png"
+
+#: ``factory(device, model)`` gives the engine; tests put another one here.
+EngineFactory = Callable[[str, str], Any]
+_EPILOG = """examples:
+  refsam3d demo
+  refsam3d demo --seed 1000042 -p larynx -p "both parotid glands"
+  refsam3d demo --input head.nrrd -p "left parotid gland" -p brainstem --output head_demo
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo_output"), metavar="DIR", help="folder for the results (default demo_output)"
+    )
+    parser.add_argument("--input", type=Path, metavar="FILE", help="your own volume instead of the generated CT; needs -p")
+    parser.add_argument("-p", "--prompt", action="append", default=[], metavar="TEXT", help="structure to segment; repeat it")
+    parser.add_argument("--modality", choices=[m.value for m in Modality], help="of --input (default: from the file)")
+    parser.add_argument("--model", default="", help="name or file of a checkpoint (default: the one that ships)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--seed", type=int, help="another generated patient; seeds from 1000000 on were never trained on")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of these names that are not of an earlier demo")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it with the default engine. 0 when it ran, whatever the model answered."""
+    return run_demo(args, _make_engine)
+
+
+def _make_engine(device: str, model: str) -> Any:
+    from ..engine import RefSAM3DEngine
+
+    return RefSAM3DEngine.from_checkpoint(model, device=device) if model else RefSAM3DEngine.from_default(device=device)
+
+
+def run_demo(args: argparse.Namespace, factory: EngineFactory) -> int:
+    """Segment, compare with the truth where there is one, print the table, write the files."""
+    from ..atomic import check_output
+    from ..errors import PromptError
+
+    if args.input and not args.prompt:
+        raise PromptError('With --input the demo needs at least one prompt: add -p "left parotid gland", for example.')
+    folder: Path = args.output
+    names = [SEGMENTATION_FILE, REPORT_FILE, PICTURE_FILE] + ([] if args.input else [CT_FILE])
+    replace = _prepare_folder(folder) or args.overwrite
+    for name in names:
+        check_output(folder / name, replace)
+
+    clock = time.monotonic()
+    volume, truth = _load(args, folder, replace)
+    loaded = time.monotonic() - clock
+    engine = factory(args.device, args.model)
+    progress = _ProgressLine(sys.stderr)
+    clock = time.monotonic()
+    embedding = engine.embed(volume, progress=progress)
+    embedded = time.monotonic() - clock
+    results: list[PromptResult] = engine.segment(embedding, list(args.prompt or PROMPTS), progress=progress)
+    progress.close()
+    rows = [_row(number, result, truth) for number, result in enumerate(results, start=1)]
+    timing = {"load": round(loaded, 3), "embed": round(embedded, 3), "total": round(loaded + time.monotonic() - clock, 3)}
+    _write(folder, args, engine, volume, truth, results, rows, timing, replace)
+    each = sum(result.elapsed_s for result in results) / max(len(results), 1)
+    speed = f"{engine.model_name} on {engine.device_name}: image encoded in {embedded:.1f} s, then {each:.2f} s a prompt."
+    sys.stdout.write(
+        "\n".join([*_table(rows, truth), "", speed, *_remarks(rows, truth, engine), "", *_next_steps(folder, args.input)]) + "\n"
+    )
+    return 0
+
+
+def _prepare_folder(folder: Path) -> bool:
+    """Make the folder; True if an earlier demo wrote what is in it, so that it may be refreshed."""
+    from ..errors import OutputError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The output folder '{folder}' cannot be made: {error.strerror or error}; choose another one.") from error
+    try:
+        return "demo" in json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _load(args: argparse.Namespace, folder: Path, replace: bool) -> tuple[Volume, dict[str, np.ndarray] | None]:
+    """The user's volume without truth, or a generated one, which is saved beside the results."""
+    if args.input:
+        from ..volume_io import load_volume
+
+        return load_volume(args.input, series=None, modality=args.modality), None
+    import SimpleITK as sitk  # noqa: N813
+
+    from ..atomic import write_aside
+    from ..compare import to_image
+    from ..phantoms import FIRST_HELD_OUT_SEED, STRUCTURES, head_and_neck_ct
+
+    seed = FIRST_HELD_OUT_SEED if args.seed is None else args.seed
+    volume, truth = head_and_neck_ct(seed, SPACING_XYZ_MM, SHAPE_DHW, structures=[name for name in STRUCTURES if name != ABSENT])
+    with write_aside(folder / CT_FILE, replace) as aside:
+        sitk.WriteImage(to_image(volume.array, volume.geometry), str(aside), useCompression=True)
+    return volume, truth
+
+
+def _row(number: int, result: PromptResult, truth: dict[str, np.ndarray] | None) -> dict[str, Any]:
+    """One prompt for the report, in plain values; ``dice`` and ``expected`` only where the truth is known."""
+    from ..surfaces import dice
+
+    row: dict[str, Any] = {
+        "prompt": result.prompt,
+        "resolved": result.resolved,
+        "label": number,
+        "verdict": result.verdict.value,
+        "presence": _finite(result.presence),
+        "confidence": _finite(result.confidence),
+        "volume_ml": round(result.volume_ml, 3),
+        "elapsed_s": round(result.elapsed_s, 3),
+    }
+    if truth is None:
+        return row
+    known = result.verdict is not Verdict.UNKNOWN
+    there, mirror = truth.get(result.resolved), truth.get(_other_side(result.resolved))
+    composite = result.resolved not in truth and any(name in result.resolved for name in truth)
+    expected = None if composite else Verdict.PRESENT if there is not None else Verdict.ABSENT if known else Verdict.UNKNOWN
+    row["expected"] = expected.value if expected else None
+    row["dice"] = None if there is None else round(dice(result.mask, there), 4)
+    row["dice_other_side"] = None if mirror is None else round(dice(result.mask, mirror), 4)
+    return row
+
+
+def _other_side(name: str) -> str:
+    """The same structure on the other side, "" if it has none.
+
+    >>> _other_side("left parotid gland")
+    'right parotid gland'
+    """
+    swap = {"left": "right", "right": "left"}
+    words = [swap.get(word, word) for word in name.split()]
+    return " ".join(words) if words != name.split() else ""
+
+
+def _finite(value: float) -> float | None:
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
+def _table(rows: list[dict[str, Any]], truth: dict[str, np.ndarray] | None) -> list[str]:
+    """The results as lines of text."""
+    shown = ["prompt", "resolved", "verdict", "presence", "mL"] + (["Dice", "Dice, other side"] if truth is not None else [])
+    cells = [shown]
+    for row in rows:
+        drawn = row["verdict"] in ("present", "uncertain")
+        cell = [
+            row["prompt"],
+            row["resolved"] or "-",
+            row["verdict"],
+            _number(row["presence"]),
+            f"{row['volume_ml']:.1f}" if drawn else "-",
+        ]
+        cells.append(cell + ([_number(row["dice"]), _number(row["dice_other_side"])] if truth is not None else []))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(f"{text:{'<' if n < 3 else '>'}{width}}" for n, (text, width) in enumerate(zip(line, widths, strict=True)))
+        for line in cells
+    ]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _remarks(rows: list[dict[str, Any]], truth: dict[str, np.ndarray] | None, engine: Any) -> list[str]:
+    """What the table means, mistakes included."""
+    lines = [f"Note: {warning}" for warning in engine.warnings]
+    if truth is None:
+        return [*lines, "No truth is known for this volume: look at the picture before you trust a number. Not for diagnosis."]
+    for row in rows:
+        if row["expected"] and row["verdict"] != row["expected"]:
+            lines.append(f"Not as it should be: '{row['prompt']}' is {row['expected']} here, the model says {row['verdict']}.")
+        if row["dice_other_side"] is not None and row["verdict"] in ("present", "uncertain"):
+            right = row["dice"] is not None and row["dice"] > row["dice_other_side"]
+            kept = "the side asked for" if right else "NOT the side asked for"
+            lines.append(f"Sides: '{row['prompt']}' is drawn on {kept} ({_number(row['dice'])} against {_number(row['dice_other_side'])}).")
+    lines.append("The CT is generated, and such volumes are a small share of the training data: this shows how it works, not how well.")
+    return lines
+
+
+def _next_steps(folder: Path, own_input: Path | None) -> list[str]:
+    """Where the files are and how to go on."""
+    image = own_input or folder / CT_FILE
+    return [
+        f"Picture:       {folder / PICTURE_FILE}",
+        f"Segmentation:  {folder / SEGMENTATION_FILE}",
+        f"Report:        {folder / REPORT_FILE}",
+        f"Next: drag {image} and {folder / SEGMENTATION_FILE} into 3D Slicer to see the structures by name and in 3D.",
+    ]
+
+
+def _write(
+    folder: Path,
+    args: argparse.Namespace,
+    engine: Any,
+    volume: Volume,
+    truth: dict[str, np.ndarray] | None,
+    results: list[PromptResult],
+    rows: list[dict[str, Any]],
+    timing: dict[str, float],
+    replace: bool,
+) -> None:
+    """Segmentation, picture and, last, the report: where it is, the rest is."""
+    from .. import __version__
+    from ..atomic import write_aside
+    from ..batch.case_work import peak_memory_mb
+    from ..overlay import overlay_figure
+    from ..segmentation_io import write_segmentation
+
+    model = {"name": engine.model_name, "sha256": engine.model_sha256}
+    info = {**model, "device": engine.device_name, "version": __version__, "warnings": list(engine.warnings)}
+    write_segmentation(folder / SEGMENTATION_FILE, results, volume, info, overwrite=replace)
+    title = "" if args.input else "RefSAM3D on a generated head-and-neck CT"
+    overlay_figure(volume, results, folder / PICTURE_FILE, truth=truth, title=title, overwrite=replace)
+    report = {
+        "input": str(args.input or folder / CT_FILE),
+        "modality": volume.modality.value if volume.modality else None,
+        "model": model,
+        "device": engine.device_name,
+        "prompts": rows,
+        "warnings": [*engine.warnings, *(warning for result in results for warning in result.warnings)],
+        "elapsed_s": timing,
+        "peak_memory_mb": peak_memory_mb(),
+        "version": __version__,
+        "demo": volume.source if truth is not None else "own volume",
+    }
+    with write_aside(folder / REPORT_FILE, replace) as aside:
+        aside.write_text(json.dumps(report, indent=1, allow_nan=False), encoding="utf-8")
+
+
+class _ProgressLine:
+    """One line that fills up, on a terminal only."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream if stream.isatty() else None
+
+    def __call__(self, fraction: float, stage: str) -> None:
+        if self._stream:
+            self._stream.write(f"\r{fraction:4.0%} {stage[:40]:40}")
+            self._stream.flush()
+
+    def close(self) -> None:
+        if self._stream:
+            self._stream.write("\r" + " " * 46 + "\r")
+            self._stream.flush()
