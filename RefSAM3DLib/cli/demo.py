@@ -117,7 +117,7 @@ def _load(args: argparse.Namespace, folder: Path, replace: bool) -> tuple[Volume
         from ..volume_io import load_volume
 
         return load_volume(args.input, series=None, modality=args.modality), None
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
     from ..atomic import write_aside
     from ..compare import to_image
