@@ -224,7 +224,11 @@ def _check_templates(vocabulary: Vocabulary) -> None:
 
 
 def _check_sides(vocabulary: Vocabulary) -> None:
-    known = {structure.name: structure for structure in vocabulary.structures}
+    known: dict[str, Structure] = {}
+    for structure in vocabulary.structures:
+        if structure.name in known:
+            raise ConfigError(f"The structure '{structure.name}' stands twice in the vocabulary; remove one.")
+        known[structure.name] = structure
     for structure in vocabulary.structures:
         if not structure.mirror:
             continue
@@ -239,8 +243,6 @@ def _check_wordings(vocabulary: Vocabulary) -> None:
     """Refuse a vocabulary that would train one wording towards two answers."""
     owner: dict[str, str] = {}
     for structure in vocabulary.structures:
-        if structure.name in owner.values():
-            raise ConfigError(f"The structure '{structure.name}' stands twice in the vocabulary; remove one.")
         for wording in (structure.name, *structure.synonyms):
             if owner.setdefault(normalise(wording), structure.name) != structure.name:
                 raise ConfigError(f"The wording '{wording}' means both '{owner[normalise(wording)]}' and '{structure.name}'; remove one.")
