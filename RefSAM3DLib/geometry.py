@@ -34,13 +34,19 @@ class Geometry:
     def __post_init__(self) -> None:
         matrix = np.array(self.ijk_to_ras, dtype=np.float64)
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise InputError(f"The direction matrix has shape {matrix.shape} or non-finite values; re-export the image with a valid geometry.")
+            raise InputError(
+                f"The direction matrix has shape {matrix.shape} or non-finite values; re-export the image with a valid geometry."
+            )
         if len(self.shape_dhw) != 3 or min(self.shape_dhw) < 1:
-            raise InputError(f"A volume needs three axes of at least one voxel, this one has shape {tuple(self.shape_dhw)}; load a 3D image.")
+            raise InputError(
+                f"A volume needs three axes of at least one voxel, this one has shape {tuple(self.shape_dhw)}; load a 3D image."
+            )
         spacing = np.linalg.norm(matrix[:3, :3], axis=0)
         if spacing.min() < MIN_SPACING_MM or spacing.max() > MAX_SPACING_MM:
             shown = " x ".join(f"{s:g}" for s in spacing)
-            raise InputError(f"The voxel spacing is {shown} mm, outside {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm; check the unit in the file's header.")
+            raise InputError(
+                f"The voxel spacing is {shown} mm, outside {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm; check the unit in the header."
+            )
         if abs(np.linalg.det(matrix[:3, :3] / spacing)) < 1e-3:
             raise InputError("The direction matrix is singular (two axes point the same way); re-export the image with a valid geometry.")
         matrix.setflags(write=False)
@@ -53,7 +59,7 @@ class Geometry:
         return self.shape_dhw == other.shape_dhw and bool(np.allclose(self.ijk_to_ras, other.ijk_to_ras, atol=1e-6))
 
     def __hash__(self) -> int:
-        return hash((self.shape_dhw, np.round(self.ijk_to_ras, 5).tobytes()))
+        return hash(self.shape_dhw)  # equal grids must hash alike, and a tolerance cannot be hashed
 
     @property
     def spacing_xyz_mm(self) -> tuple[float, float, float]:
@@ -83,7 +89,9 @@ class Geometry:
         return RAS_LPS @ self.ijk_to_ras
 
     @classmethod
-    def from_lps(cls, shape_dhw: tuple[int, int, int], origin_lps: tuple[float, ...], spacing_xyz: tuple[float, ...], direction_rows: np.ndarray) -> Geometry:
+    def from_lps(
+        cls, shape_dhw: tuple[int, int, int], origin_lps: tuple[float, ...], spacing_xyz: tuple[float, ...], direction_rows: np.ndarray
+    ) -> Geometry:
         """From ITK's origin, spacing and (3, 3) direction matrix (columns are axes)."""
         matrix = np.eye(4)
         matrix[:3, :3] = np.asarray(direction_rows, dtype=np.float64).reshape(3, 3) * np.asarray(spacing_xyz, dtype=np.float64)
@@ -100,10 +108,18 @@ class Geometry:
 
         Returns ``(order, flip)`` for :func:`numpy.transpose` and then a flip of each new axis where ``flip`` is True.
 
-        >>> Geometry((3, 4, 5), np.eye(4)).to_working_orientation()   # RAS axes: i grows to Right... of the image: RAS = -LPS
+        An identity matrix is a grid whose i grows to the Right and j to the Anterior: W and H must be flipped, D is kept.
+
+        >>> Geometry((3, 4, 5), np.eye(4)).to_working_orientation()
         ((0, 1, 2), (False, True, True))
+
+        A sagittal grid (i to the Posterior, j to the Superior, k to the Left) is permuted and needs no flip.
+
+        >>> sagittal = np.array([[0, 0, -1, 0], [-1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+        >>> Geometry((3, 4, 5), sagittal).to_working_orientation()
+        ((1, 2, 0), (False, False, False))
         """
-        lps = (RAS_LPS[:3, :3] @ self.directions)
+        lps = RAS_LPS[:3, :3] @ self.directions
         # Assign voxel axes to patient axes so that the summed alignment is greatest: ties cannot pick one axis twice.
         from itertools import permutations
 
