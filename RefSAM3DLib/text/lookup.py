@@ -89,7 +89,8 @@ def _known(concept: Concept, phrase: Phrase, text: str, alone: bool) -> Finding:
     if not concept.is_paired:
         if sides or (phrase.both and alone):
             return _close([concept], sides, text, _side_note(concept, sides or frozenset(("left", "right"))))
-        return Finding(PromptStatus.KNOWN, text, (concept.names[""],))
+        note = "'Both' was read as joining the list; this structure has no sides here." if phrase.both else ""
+        return Finding(PromptStatus.KNOWN, text, (concept.names[""],), note=note)
     if len(sides) == 2:
         return _close([concept], frozenset(), text, "The text names left and right at once; write 'left and right' or choose one.")
     if sides:

@@ -79,7 +79,14 @@ def _completed(taker: Phrase, donor: Phrase, index: Index) -> Phrase | None:
         noun = tuple(word for word in donor.words if word not in SIDE_WORDS and word not in lexicon.BOTH_SIDES)
         side = tuple(word for word in taker.words if word in SIDE_WORDS or word in lexicon.BOTH_SIDES)
         return replace(taker, words=side + noun, content=donor.content)
+    rest = donor.content - lexicon.NEUTRAL - lexicon.NEUTRAL_PARTS - index.modifiers
     for concept in index.concepts:
-        if concept.is_part and concept.base <= donor.content and _modifiers(taker, index) <= concept.words:
+        # A noun with a word that is not understood ("duct of the hippocampus") must not lose that word by lending itself.
+        if (
+            concept.is_part
+            and (rest == concept.base or index.find(donor.content))
+            and concept.base <= donor.content
+            and _modifiers(taker, index) <= concept.words
+        ):
             return replace(taker, words=(*taker.words, *sorted(concept.base)), content=taker.content | concept.base)
     return None
