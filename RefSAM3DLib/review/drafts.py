@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +66,7 @@ class DraftStore:
                 shape = tuple(int(n) for n in content["shape"])
                 about: dict[str, Any] = json.loads(str(content["about"]))
                 bits = np.unpackbits(content["bits"], count=int(np.prod(shape)))
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
         return Draft(
             str(about["case"]),

@@ -19,7 +19,7 @@ from .audit_trail import AuditTrail
 from .decision_table import write_decisions
 from .drafts import Draft, DraftStore
 from .edit_metrics import edit_metrics
-from .items import apply_decisions
+from .items import apply_decisions, make_item
 from .masks import MaskReader, store_mask
 from .queue import QueueFilter, ReviewItem, ordered
 from .verdicts import ReviewVerdict, clean_reviewer, clean_text, load_reasons
@@ -74,9 +74,10 @@ class ReviewSession:
         sources = {key: case.entry for key, case in state.cases.items()}
         private = Identifiers(self.folder).cases
         self.items = [
-            self._item(row, {**sources.get(row["case"], {}), **private.get(row["case"], {})}) for row in collect_rows(self.folder, state)
+            make_item(self.folder, row, {**sources.get(row["case"], {}), **private.get(row["case"], {})})
+            for row in collect_rows(self.folder, state)
         ]
-        self._apply_decisions()
+        apply_decisions(self.folder, self.items, self._entries, self.reviewer)
 
     # Queue ------------------------------------------------------------------------------------------------------------
 

@@ -14,9 +14,9 @@ for _place in (str(DOUBLES), str(ROOT)):
     if _place not in sys.path:
         sys.path.insert(0, _place)
 
-import stand_ins  # noqa: E402
+import batch_stand_ins  # noqa: E402
 
-stand_ins.install()
+batch_stand_ins.install()
 
 
 @pytest.fixture(autouse=True)

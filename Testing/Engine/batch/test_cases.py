@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from batch_volumes import write_dicom_series, write_volume
 from hypothesis import given
 from hypothesis import strategies as st
-from volumes import write_dicom_series, write_volume
 
 from RefSAM3DLib.batch.cases import Case, find_cases, slug, with_unique_keys
 from RefSAM3DLib.errors import InputError

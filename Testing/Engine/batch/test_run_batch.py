@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from volumes import small_volume, write_dicom_series, write_volume
+from batch_volumes import small_volume, write_dicom_series, write_volume
 
 from RefSAM3DLib.batch import BatchOptions, run_batch
 from RefSAM3DLib.batch.folder_state import FolderState
@@ -21,7 +21,7 @@ PROMPTS = ("brainstem", "mandible")
 def options(diary: Path | None = None, **values: object) -> BatchOptions:
     arguments = values.pop("engine_arguments", {})
     return BatchOptions(
-        prompts=values.pop("prompts", PROMPTS), engine="fake_engine:make", workers=values.pop("workers", 0),
+        prompts=values.pop("prompts", PROMPTS), engine="batch_fake_engine:make", workers=values.pop("workers", 0),
         engine_arguments={**({"diary": str(diary)} if diary else {}), **arguments}, **values,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from fake_engine import VALUES
+from batch_fake_engine import VALUES
 
 SHAPE = (20, 28, 24)
 

@@ -12,8 +12,8 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import batch_stand_ins
 import numpy as np
-import stand_ins
 
 from RefSAM3DLib.errors import Cancelled
 from RefSAM3DLib.types import PromptResult, Verdict, Volume
@@ -88,6 +88,6 @@ class FakeEngine:
 
 def make(**arguments: Any) -> FakeEngine:
     """Factory; the stand-ins of modules that are not there yet are put in first."""
-    stand_ins.install()
+    batch_stand_ins.install()
     arguments = {k: v for k, v in arguments.items() if k not in ("model", "adapter", "device")}
     return FakeEngine(**arguments)

@@ -1,0 +1,330 @@
+"""A reviewer's session over a small batch."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batch_fake_engine import FakeEngine
+from batch_volumes import small_volume, write_dicom_series, write_volume
+
+from RefSAM3DLib.batch import BatchOptions, run_batch
+from RefSAM3DLib.batch.append_log import AppendLog
+from RefSAM3DLib.errors import InputError, OutputError
+from RefSAM3DLib.review import QueueFilter, ReviewSession, ReviewVerdict
+
+PROMPTS = ("brainstem", "mandible", "liver")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    source = tmp_path / "in"
+    source.mkdir()
+    for n in range(3):
+        write_volume(source / f"case_{n}.nii.gz", small_volume(n, leave_out=("mandible",) if n == 2 else ()), seed=n)
+    (source / "broken.nii.gz").write_bytes(b"no image")
+    run_batch(source, tmp_path / "out", BatchOptions(prompts=PROMPTS, engine="batch_fake_engine:make", workers=0))
+    return tmp_path / "out"
+
+
+def shifted(mask: np.ndarray) -> np.ndarray:
+    return np.roll(mask, 1, axis=2)
+
+
+def test_queue_begins_with_failures_and_unknown_wordings(folder: Path) -> None:
+    session = ReviewSession(folder, "A. Muster")
+    queue = session.queue()
+    assert [item.verdict for item in queue[:4]] == ["failed", "unknown", "unknown", "unknown"]
+    assert len(queue) == 10
+    assert session.progress() == (0, 10)
+    assert {item.structure for item in session.queue(QueueFilter(structures=("mandible",)))} == {"mandible"}
+    assert [item.case for item in session.queue(QueueFilter(text="CASE_1", sort="case"))] == ["case_1"] * 3
+
+
+def test_decisions_are_on_disk_at_once_and_the_queue_shrinks(folder: Path) -> None:
+    session = ReviewSession(folder, "A. Muster")
+    item = session.find("case_0/1")
+    session.decide(item, "accept", comment="fine", seconds=3.2)
+    (entry,) = AppendLog(folder / "review.jsonl").read().entries
+    assert entry["reviewer"] == "A. Muster"
+    assert (entry["machine_mask"], entry["model"]["sha256"], entry["prompt"]) == (item.mask_sha256, "ab" * 32, "brainstem")
+    assert item.status_words == "accepted"
+    assert item not in session.queue()
+    assert item in session.queue(QueueFilter())
+
+
+def test_edit_is_measured_and_stored_before_it_is_recorded(folder: Path) -> None:
+    session = ReviewSession(folder, "A. Muster")
+    item = session.find("case_0/2")
+    machine, geometry = session.machine_mask(item)
+    entry = session.decide(item, ReviewVerdict.ACCEPT_EDITED, edited_mask=shifted(machine), seconds=12)
+    size = int(machine.sum())
+    gone = int((machine & ~shifted(machine)).sum())
+    assert entry["metrics"]["dice"] == pytest.approx((size - gone) / size, abs=1e-4)
+    assert entry["metrics"]["added_ml"] == pytest.approx(gone * geometry.voxel_volume_ml, abs=1e-4)
+    assert entry["metrics"]["removed_ml"] == pytest.approx(entry["metrics"]["added_ml"])
+    assert 0 < entry["metrics"]["mean_surface_mm"] <= geometry.spacing_xyz_mm[0]
+    assert entry["metrics"]["max_surface_mm"] == pytest.approx(geometry.spacing_xyz_mm[0], abs=1e-3)
+    stored, _ = session.masks.read(folder / entry["mask_file"], item.structure, entry["edited_mask"])
+    assert (stored == shifted(machine)).all()
+
+
+@pytest.mark.parametrize(
+    ("item", "verdict", "more", "words"),
+    [
+        ("case_0/1", "reject", {}, "needs a reason"),
+        ("case_0/1", "reject", {"reason": "  "}, "needs a reason"),
+        ("case_0/1", "accept_edited", {}, "needs the edited mask"),
+        ("case_0/1", "accept", {"edited_mask": np.zeros((2, 2, 2), bool)}, "only it takes one"),
+        ("case_0/1", "accept_edited", {"edited_mask": np.zeros((2, 2, 2), bool)}, "shape"),
+        ("broken/0", "accept", {}, "failed, there is nothing to accept"),
+        ("case_0/1", "skip", {"comment": "x" * 3000}, "3000 characters"),
+    ],
+)
+def test_incomplete_decisions_are_refused_and_not_recorded(folder: Path, item: str, verdict: str, more: dict, words: str) -> None:
+    session = ReviewSession(folder, "A")
+    with pytest.raises(InputError, match=words):
+        session.decide(session.find(item), verdict, **more)
+    assert not AppendLog(folder / "review.jsonl").read().entries
+
+
+@pytest.mark.parametrize("name", ["", "   ", "a\nb", "x" * 81])
+def test_reviewer_needs_a_name(folder: Path, name: str) -> None:
+    with pytest.raises(InputError, match="reviewer's name"):
+        ReviewSession(folder, name)
+
+
+def test_folder_without_a_batch(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no batch"):
+        ReviewSession(tmp_path, "A")
+
+
+def test_reopened_session_stands_where_it_was_and_offers_the_edit_back(folder: Path) -> None:
+    session = ReviewSession(folder, "A")
+    queue = session.queue()
+    session.decide(queue[0], "skip")
+    at = session.queue()[4]
+    session.set_position(at)
+    machine, _ = session.machine_mask(session.find("case_1/1"))
+    session.store_draft(session.find("case_1/1"), shifted(machine), seconds=40, comment="not done")
+    again = ReviewSession(folder, "A")
+    resumed = again.resume()
+    assert resumed is not None
+    assert resumed.id == at.id
+    (draft,) = again.drafts()
+    assert (draft.case, draft.label, draft.seconds, draft.comment) == ("case_1", 1, 40, "not done")
+    assert (draft.mask == shifted(machine)).all()
+    again.decide(again.find("case_1/1"), "accept_edited", edited_mask=draft.mask, seconds=50)
+    assert ReviewSession(folder, "A").drafts() == []
+    assert ReviewSession(folder, "B").drafts() == []
+
+
+def test_draft_left_by_a_kill_after_its_decision_is_not_offered(folder: Path) -> None:
+    session = ReviewSession(folder, "A")
+    item = session.find("case_1/1")
+    edited = shifted(session.machine_mask(item)[0])
+    session.store_draft(item, edited)
+    kept = session.draft_store.path(item.case, item.label).read_bytes()
+    session.decide(item, "accept_edited", edited_mask=edited)
+    session.draft_store.path(item.case, item.label).write_bytes(kept)
+    assert ReviewSession(folder, "A").drafts() == []
+
+
+def test_damaged_draft_is_passed_over(folder: Path) -> None:
+    session = ReviewSession(folder, "A")
+    item = session.find("case_1/1")
+    session.store_draft(item, session.machine_mask(item)[0])
+    path = session.draft_store.path(item.case, item.label)
+    path.write_bytes(path.read_bytes()[:100])
+    assert session.drafts() == []
+
+
+def test_new_wording_is_run_recorded_and_then_under_review(folder: Path) -> None:
+    session = ReviewSession(folder, "A")
+    item = session.find("case_0/3")
+    assert item.verdict == "unknown"
+    result = session.reprompt(item, "larynx", FakeEngine())
+    assert result.mask.any()
+    assert (item.status, item.prompt, item.structure) == ("reprompt", "larynx", "larynx")
+    assert item in session.queue()
+    assert (session.machine_mask(item)[0] == result.mask).all()
+    entry = session.decide(item, "accept")
+    assert entry["mask_file"].startswith("review/reprompts/")
+    reopened = ReviewSession(folder, "A").find("case_0/3")
+    assert (reopened.status, reopened.structure) == ("accept", "larynx")
+
+
+def test_read_only_trail_keeps_the_decision_and_adds_it_later(folder: Path) -> None:
+    session = ReviewSession(folder, "A")
+    session.decide(session.find("case_0/1"), "accept")
+    trail = folder / "review.jsonl"
+    trail.chmod(0o444)
+    with pytest.raises(OutputError, match=r"read-only.*decision is kept in"):
+        session.decide(session.find("case_0/2"), "reject", reason="wrong side")
+    assert session.find("case_0/2").status == "reject"
+    assert len(AppendLog(trail).read().entries) == 1
+    trail.chmod(0o644)
+    again = ReviewSession(folder, "A")
+    assert "1 decision(s)" in again.notes[0]
+    assert [e["verdict"] for e in AppendLog(trail).read().entries] == ["accept", "reject"]
+    assert ReviewSession(folder, "A").notes == []
+
+
+def test_decisions_stand_when_the_clock_jumps_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from RefSAM3DLib.review import audit_trail
+
+    session = ReviewSession(folder, "A")
+    session.decide(session.find("case_0/1"), "reject", reason="leak")
+    monkeypatch.setattr(audit_trail, "utc_now", lambda: "1999-01-01T00:00:00+00:00")
+    session.decide(session.find("case_0/1"), "accept")
+    assert ReviewSession(folder, "A").find("case_0/1").status == "accept"
+
+
+def test_mask_that_the_batch_made_anew_is_open_again(folder: Path, tmp_path: Path) -> None:
+    session = ReviewSession(folder, "A")
+    session.decide(session.find("case_0/1"), "accept")
+    write_volume(tmp_path / "in" / "case_0.nii.gz", small_volume(9), seed=9)
+    run_batch(tmp_path / "in", folder, BatchOptions(prompts=PROMPTS, engine="batch_fake_engine:make", workers=0))
+    item = ReviewSession(folder, "A").find("case_0/1")
+    assert item.status_words == "changed since review"
+    assert item.is_open
+
+
+def test_two_reviewers_agree_in_numbers(folder: Path) -> None:
+    a, b = ReviewSession(folder, "A"), ReviewSession(folder, "B")
+    for case in ("case_0", "case_1"):
+        a.decide(a.find(f"{case}/1"), "accept")
+        a.decide(a.find(f"{case}/2"), "reject", reason="leak")
+    b.decide(b.find("case_0/1"), "accept")
+    machine, _ = b.machine_mask(b.find("case_1/1"))
+    b.decide(b.find("case_1/1"), "accept_edited", edited_mask=shifted(machine))
+    b.decide(b.find("case_0/2"), "reject", reason="leak")
+    b.decide(b.find("case_1/2"), "reject", reason="other")
+    rows = {row["structure"]: row for row in a.agreement()} or {}
+    a.refresh()
+    rows = {row["structure"]: row for row in a.agreement()}
+    total = rows["all structures"]
+    # verdicts: (acc, acc), (acc, edit), (rej, rej) x 2: observed 3/4, expected 1/2 * 1/4 + 1/2 * 1/2 = 3/8
+    assert total["kappa"] == pytest.approx((0.75 - 0.375) / 0.625, abs=1e-4)
+    from RefSAM3DLib.surfaces import dice
+
+    assert rows["brainstem"]["dice"] == pytest.approx((1 + dice(machine, shifted(machine))) / 2, abs=1e-4)
+    assert rows["mandible"]["dice"] is None
+    assert a.find("case_1/1").others["B"]["verdict"] == "accept_edited"
+    assert not any(i.case == "case_0" and i.label == 1 for i in a.queue(QueueFilter(status=("open",), undecided_by_others=True)))
+
+
+def test_csv_has_every_decision_and_no_formula(folder: Path, tmp_path: Path) -> None:
+    session = ReviewSession(folder, "=cmd()")
+    session.decide(session.find("case_0/1"), "reject", reason="+leak", comment='a "quoted", text')
+    session.decide(session.find("case_0/1"), "accept")
+    session.export_csv(tmp_path / "d.csv")
+    with open(tmp_path / "d.csv", encoding="utf-8-sig", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["verdict"] for row in rows] == ["reject", "accept"]
+    assert rows[0]["reviewer"] == "'=cmd()"
+    assert rows[0]["reason"] == "'+leak"
+    assert rows[0]["comment"] == 'a "quoted", text'
+    assert rows[1]["corrects"] == rows[0]["id"]
+    with pytest.raises(OutputError, match="exists already"):
+        session.export_csv(tmp_path / "d.csv")
+
+
+def test_state_of_the_review_is_in_summary_and_report(folder: Path) -> None:
+    from RefSAM3DLib.batch import refresh_tables
+
+    session = ReviewSession(folder, "Dr. <b>A</b>")
+    session.decide(session.find("case_0/1"), "accept")
+    rows = refresh_tables(folder)
+    assert [(r["review"], r["reviewer"]) for r in rows if r["case"] == "case_0"][0] == ("accepted", "Dr. <b>A</b>")
+    page = (folder / "report.html").read_text()
+    assert "Dr. &lt;b&gt;A&lt;/b&gt;" in page
+    assert "Dr. <b>" not in page
+
+
+def test_own_reasons_of_a_folder(folder: Path) -> None:
+    (folder / "review").mkdir()
+    (folder / "review" / "reasons.json").write_text(json.dumps(["motion", "metal"]))
+    assert ReviewSession(folder, "A").reasons == ("motion", "metal")
+    (folder / "review" / "reasons.json").write_text("{}")
+    with pytest.raises(InputError, match="no list of texts"):
+        ReviewSession(folder, "A")
+
+
+def test_next_and_previous_walk_the_queue(folder: Path) -> None:
+    session = ReviewSession(folder, "A")
+    first, second = session.queue()[:2]
+    assert session.next_item(first) is second
+    assert session.next_item(second, step=-1) is first
+    session.decide(first, "reject", reason="image not usable")
+    assert session.next_item(first) is second
+
+
+def test_export_is_a_training_manifest_of_what_was_accepted(folder: Path, tmp_path: Path) -> None:
+    import SimpleITK as sitk
+
+    from RefSAM3DLib.review import export_manifest
+
+    session = ReviewSession(folder, "A")
+    session.decide(session.find("case_0/1"), "accept")
+    machine, _ = session.machine_mask(session.find("case_0/2"))
+    session.decide(session.find("case_0/2"), "accept_edited", edited_mask=shifted(machine))
+    session.decide(session.find("case_0/3"), "accept")  # unknown wording: says nothing about the image
+    session.decide(session.find("case_1/1"), "reject", reason="leak")
+    session.decide(session.find("case_2/2"), "accept")  # accepted as absent
+    outcome = export_manifest(session, tmp_path / "export")
+    content = json.loads(outcome.manifest.read_text())
+    assert content["labels"] == {"1": "brainstem", "2": "mandible"}
+    by_image = {entry["image"]: entry for entry in content["training"]}
+    assert set(by_image) == {"images/case_0.nii.gz", "images/case_2.nii.gz"}
+    assert by_image["images/case_0.nii.gz"]["labelled"] == [1, 2]
+    assert by_image["images/case_2.nii.gz"]["labelled"] == [2]
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "export" / by_image["images/case_0.nii.gz"]["label"])))
+    assert ((array == 2) == shifted(machine)).all()
+    with pytest.raises(OutputError, match="not empty"):
+        export_manifest(session, tmp_path / "export")
+    from RefSAM3DLib.batch import find_cases
+
+    assert len(find_cases(outcome.manifest)[0]) == 2  # the loop closes: a batch takes the manifest as it is
+
+
+def test_export_of_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+    from RefSAM3DLib.review import export_manifest
+
+    with pytest.raises(InputError, match="nothing to export"):
+        export_manifest(ReviewSession(folder, "A"), tmp_path / "export")
+
+
+def test_result_names_algorithm_and_reviewer_in_json_and_dicom(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    from RefSAM3DLib.review import write_structured_result
+
+    write_dicom_series(tmp_path / "in" / "Mustermann")
+    run_batch(
+        tmp_path / "in", tmp_path / "out", BatchOptions(prompts=("brainstem", "mandible"), engine="batch_fake_engine:make", workers=0)
+    )
+    session = ReviewSession(tmp_path / "out", "Dr. Anna Muster")
+    first, second = session.items
+    session.decide(first, "accept")
+    with pytest.raises(InputError, match="not reviewed completely.*mandible"):
+        write_structured_result(session, first.case, tmp_path)
+    session.decide(second, "accept_edited", edited_mask=shifted(session.machine_mask(second)[0]))
+    json_path, seg_path = write_structured_result(session, first.case, tmp_path)
+    report = json.loads(json_path.read_text())
+    assert report["findings"][0]["review"]["reviewer"] == "Dr. Anna Muster"
+    assert "Mustermann" not in json_path.read_text()
+    dataset = pydicom.dcmread(seg_path)
+    assert dataset.Modality == "SEG"
+    assert str(dataset.ContentCreatorName) == "Muster^Dr. Anna"
+    assert [s.SegmentAlgorithmType for s in dataset.SegmentSequence] == ["AUTOMATIC", "SEMIAUTOMATIC"]
+    assert dataset.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "RefSAM3D"
+    import highdicom as hd
+
+    seg = hd.seg.segread(seg_path)
+    drawn = seg.get_volume(combine_segments=False).array
+    expected = [session.machine_mask(first)[0].sum(), session.machine_mask(second)[0].sum()]
+    assert [int(drawn[..., n].sum()) for n in range(2)] == [int(v) for v in expected]
