@@ -54,13 +54,17 @@ class BufferName:
 class SharedBuffer:
     """One block of shared bytes; a context manager that closes its own side."""
 
-    def __init__(self, name: BufferName, mapping: mmap.mmap) -> None:
+    def __init__(self, name: BufferName, mapping: mmap.mmap, unreserved: int = -1) -> None:
         self.name = name
         self._mapping: mmap.mmap | None = mapping
+        self._descriptor = unreserved  # open while parts may still have to be reserved
 
     @classmethod
-    def create(cls, size: int, owner: str = "") -> SharedBuffer:
+    def create(cls, size: int, owner: str = "", piecewise: bool = False) -> SharedBuffer:
         """Reserve ``size`` bytes. ``owner`` goes into the name, see :func:`remove_leftovers`.
+
+        ``piecewise``: only look for room; the caller calls :meth:`reserve` before it writes a part. Reserving 100 MB at once takes 50 ms,
+        too long for a user interface.
 
         Raises:
             OutputError: neither the shared memory nor the temporary folder has room for ``size`` bytes.
@@ -73,7 +77,8 @@ class SharedBuffer:
         for folder in _folders():
             path = folder / tag
             try:
-                return cls(BufferName(str(path), tag, size), _reserve(path, size))
+                mapping, descriptor = _make(path, size, piecewise)
+                return cls(BufferName(str(path), tag, size), mapping, descriptor)
             except OSError as error:
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -102,8 +107,26 @@ class SharedBuffer:
             raise ValueError(f"A {shape} array of {dtype} does not fit into {self.name.size} bytes.")
         return np.frombuffer(self._mapping, dtype=dtype, count=count).reshape(shape)
 
+    def reserve(self, start: int, count: int) -> None:
+        """Take the room for ``count`` bytes from ``start`` on, see ``piecewise``.
+
+        Raises:
+            OutputError: the device is full.
+        """
+        if self._descriptor < 0 or count <= 0:
+            return
+        try:
+            _allocate(self._descriptor, start, count)
+        except OSError as error:
+            raise OutputError(
+                f"There is no room to hand the volume to the engine ({error.strerror}); free some memory or disk space and try again."
+            ) from error
+
     def close(self) -> None:
         """Drop this side's mapping. Views that are still alive keep the memory until they go."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
         if self._mapping is not None:
             with contextlib.suppress(BufferError):  # a numpy view is alive: the mapping goes with it
                 self._mapping.close()
@@ -130,18 +153,28 @@ def _folders() -> list[Path]:
     return folders
 
 
-def _reserve(path: Path, size: int) -> mmap.mmap:
-    """A file of ``size`` bytes that really exist: writing to a sparse file on a full device would kill the process (SIGBUS)."""
-    with open(path, "x+b") as handle:
-        os.chmod(path, 0o600)
+def _make(path: Path, size: int, piecewise: bool) -> tuple[mmap.mmap, int]:
+    """A file of ``size`` bytes, and its descriptor if parts must still be reserved, else -1."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    keep = False
+    try:
         space = os.statvfs(path)
         if size > space.f_bavail * space.f_frsize:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(handle.fileno(), 0, size)
-        else:
-            os.ftruncate(handle.fileno(), size)
-        return mmap.mmap(handle.fileno(), size)
+        os.ftruncate(descriptor, size)
+        keep = piecewise and hasattr(os, "posix_fallocate")
+        if not keep:
+            _allocate(descriptor, 0, size)
+        return mmap.mmap(descriptor, size), descriptor if keep else -1
+    finally:
+        if not keep:
+            os.close(descriptor)
+
+
+def _allocate(descriptor: int, start: int, count: int) -> None:
+    """Writing to a sparse file on a full device would kill the process (SIGBUS): take the room first, where the system can."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, start, count)
 
 
 def remove_leftovers(owner: str) -> int:

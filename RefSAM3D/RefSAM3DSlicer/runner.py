@@ -56,8 +56,11 @@ class VolumeSource(Protocol):
     def knownKey(self) -> str:
         """Content key of an earlier copy if nothing has changed since, else ""."""
 
-    def copyInto(self, target: Any) -> Iterator[float]:
-        """Copy a little, yield the fraction done, repeat; raises RefSAM3DError if the volume changes meanwhile."""
+    def copyInto(self, target: Any, reserve: Callable[[int, int], None]) -> Iterator[float]:
+        """Copy a little, yield the fraction done, repeat; raises RefSAM3DError if the volume changes meanwhile.
+
+        ``reserve(start, count)`` in bytes comes before each write.
+        """
 
     def key(self) -> str:
         """Content key; after ``copyInto`` is exhausted."""
@@ -271,12 +274,13 @@ class EngineRunner:
     def _copySome(self) -> None:
         """Bring the volume across, a few milliseconds a tick, unless the worker holds it already; then send the request."""
         source, run = self._source, self._run
-        assert source is not None and run is not None
+        assert source is not None
+        assert run is not None
         try:
             if self._copy is None and self._buffer is None and source.knownKey() not in self._heldKeys:
                 size = math.prod(source.shape) * np.dtype(source.dtype).itemsize
-                self._buffer = SharedBuffer.create(size, f"{os.getpid()}-")
-                self._copy = source.copyInto(self._buffer.array(source.shape, source.dtype))
+                self._buffer = SharedBuffer.create(size, f"{os.getpid()}-", piecewise=True)
+                self._copy = source.copyInto(self._buffer.array(source.shape, source.dtype), self._buffer.reserve)
             end = time.monotonic() + COPY_BUDGET_S
             while self._copy is not None and time.monotonic() < end:
                 fraction = next(self._copy, None)
@@ -394,6 +398,7 @@ class EngineRunner:
         self._endRun(RunState.CANCELLED if run.state is RunState.CANCELLING else RunState.DONE)
 
     def _onFailed(self, message: protocol.Failed) -> None:
+        self._heldKeys = []  # it may have dropped images to get out of trouble
         cancelling = self._run is not None and self._run.state is RunState.CANCELLING
         failure = Failure(message.category, message.message, adviceFor(message.category), message.details)
         self._endRun(RunState.CANCELLED if cancelling else RunState.FAILED, None if cancelling else failure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -116,8 +116,8 @@ class VolumeSource:
         """Content key; complete after :meth:`copyInto`."""
         return self._key
 
-    def copyInto(self, target: np.ndarray) -> Iterator[float]:
-        """Copy and hash in steps of about 2 MB.
+    def copyInto(self, target: np.ndarray, reserve: Callable[[int, int], None] = lambda start, count: None) -> Iterator[float]:
+        """Copy and hash in steps of about 2 MB; ``reserve(start, count)`` takes room for the bytes of a step before they are written.
 
         Raises:
             InputError: the voxels were changed meanwhile.
@@ -126,9 +126,11 @@ class VolumeSource:
         step = max(STEP_BYTES // source.itemsize, 1)
         digest = hashlib.blake2b(repr((self.shape, self.dtype, self.ijkToRas, self.modality)).encode(), digest_size=16)
         for start in range(0, source.size, step):
+            end = min(start + step, source.size)
+            reserve(start * source.itemsize, (end - start) * source.itemsize)
             goal[start : start + step] = source[start : start + step]
             digest.update(goal[start : start + step])
-            yield min(start + step, source.size) / source.size
+            yield end / source.size
         if self._stampNow() != self._stamp:
             raise InputError(_("The volume '{name}' was changed while it was sent to the engine; try again.").format(name=self.name))
         self._key = digest.hexdigest()

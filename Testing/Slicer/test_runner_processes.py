@@ -42,9 +42,10 @@ class ArraySource:
     def key(self):
         return self._key
 
-    def copyInto(self, target):
+    def copyInto(self, target, reserve):
         self.copies += 1
         for k in range(len(self.array)):
+            reserve(k * self.array[k].nbytes, self.array[k].nbytes)
             target[k] = self.array[k]
             yield (k + 1) / len(self.array)
         self._key = f"{self.array.sum()}-{self.array.shape}"
@@ -93,6 +94,20 @@ def isRunning(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+def test_full_memory_device_is_an_error_with_a_sentence_and_no_crash(runner, monkeypatch):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    one = runner()
+    run = finish(one, start(one, volume(), "larynx"))
+    assert run.state is RunState.FAILED
+    assert "No space left" in run.failure.message
+    monkeypatch.undo()
+    assert finish(one, start(one, volume(), "larynx")).state is RunState.DONE
+    assert leftovers() == []
 
 
 def leftovers():

@@ -96,6 +96,8 @@ _unwrap = lambda t: getattr(t, "pq_base", t) if isinstance(t, type) and _native(
 
 class PQMixin:
     def connect(self, *a):
+        if a and isinstance(a[0], _QObject):  # PySide's own SignalInstance.connect comes back through here
+            return _QObject.connect(*a)
         if len(a) == 2 and isinstance(a[0], str) and callable(a[1]):
             sig = _norm(a[0])
             s = _signal(self, sig)
@@ -111,6 +113,8 @@ class PQMixin:
         raise TypeError("connect(signal, callable)")
 
     def disconnect(self, *a):
+        if a and isinstance(a[0], _QObject):
+            return _QObject.disconnect(*a)
         l = _conns.get((id(self), _norm(a[0])), [])
         for i, (f, w) in enumerate(l):
             if len(a) == 1 or f == a[1]:

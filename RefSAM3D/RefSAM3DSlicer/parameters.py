@@ -1,0 +1,27 @@
+"""What the panel remembers in the scene."""
+
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+from .segmentation_writer import Existing
+
+
+@parameterNodeWrapper
+class RefSAM3DParameterNode:
+    """One per scene.
+
+    ``region``: "volume", "roi" or "view". ``frames``: "current" or "all". Empty ``model`` is the one that comes with the extension.
+    """
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    segmentation: vtkMRMLSegmentationNode
+    prompts: list[str]
+    existing: Existing = Existing.NEW
+    region: str = "volume"
+    roi: vtkMRMLMarkupsROINode
+    frames: str = "current"
+    model: str = ""
+    adapter: str = ""
+    device: str = "auto"
+    probability: bool = False
+    allowUnknown: bool = False

@@ -1,0 +1,56 @@
+"""The one engine of this application: shared by the panel, the effect and scripts, ended with the application."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import slicer
+
+from .pythonqt import TickTimer
+from .runner import EngineRunner
+
+#: Further arguments and variables of the worker; tests choose another engine with them.
+workerArguments: list[str] = []
+workerEnvironment: dict[str, str] = {}
+
+_runner: EngineRunner | None = None
+
+
+def root() -> str:
+    """The folder that holds ``RefSAM3DLib``: the source tree's root, or Slicer's module folder once installed."""
+    import RefSAM3DLib
+
+    return str(Path(RefSAM3DLib.__file__).resolve().parent.parent)
+
+
+def workerCommand(owner: str) -> tuple[list[str], dict[str, str]]:
+    """How to start the engine. Inside Slicer ``sys.executable`` is PythonSlicer, which needs Slicer's own environment as it is."""
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join(part for part in (root(), environment.get("PYTHONPATH", "")) if part)
+    environment["PYTHONIOENCODING"] = "utf-8"
+    environment.update(workerEnvironment)
+    return [sys.executable, "-m", "RefSAM3DLib.worker", "--owner", owner, *workerArguments], environment
+
+
+def engineRunner() -> EngineRunner:
+    """The runner; its process starts with the first run."""
+    global _runner
+    if _runner is None:
+        folder = slicer.app.temporaryPath
+        _runner = EngineRunner(workerCommand, TickTimer, folder if os.path.isdir(folder) else tempfile.gettempdir())
+        slicer.app.connect("aboutToQuit()", stop)
+    return _runner
+
+
+def isBusy() -> bool:
+    """True while a run is not over; starts nothing."""
+    return _runner is not None and _runner.isBusy
+
+
+def stop() -> None:
+    """End the engine's process; idempotent. Called at quit, at reload and by the release button."""
+    if _runner is not None:
+        _runner.stop()
