@@ -54,6 +54,5 @@ def _dicom_cases(folder: Path) -> tuple[list[Case], list[str]]:
         return [], [f"A DICOM folder was passed over: {error}"]
     found = []
     for entry in series:
-        uid = str(getattr(entry, "uid", "") or getattr(entry, "series_uid", "") or entry)
-        found.append(Case(name=uid, key=slug(uid), image=str(folder), series=uid, private=True))
+        found.append(Case(name=entry.uid, key=slug(entry.uid), image=str(folder), series=entry.uid, private=True))
     return found, []

@@ -37,9 +37,9 @@ def case_files(case: Case) -> list[Path]:
     if not path.exists():
         raise InputError(f"The image '{path}' is not there any more; put it back or take the case off the list.")
     if path.is_dir():
-        import SimpleITK as sitk
+        from ..volume_io import list_series
 
-        names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), case.series)
+        names = [name for series in list_series(path) if case.series in ("", series.uid) for name in series.files]
         if not names:
             raise InputError(f"The DICOM series '{case.series}' is not in '{path}' any more; put it back or take the case off the list.")
         return [Path(name) for name in names]
@@ -180,7 +180,7 @@ def _compute(
         "model": {"name": engine_info["name"], "sha256": engine_info["sha256"]},
         "device": engine_info["device"],
         "prompts": rows,
-        "warnings": [*engine_info["warnings"], *getattr(embedding, "warnings", ())],
+        "warnings": _warnings(engine_info, volume, embedding),
         "elapsed_s": {"load": round(loaded, 3), "embed": round(embedded, 3), "total": round(time.monotonic() - clock, 3)},
         "peak_memory_mb": peak_memory_mb(),
         "version": engine_info["version"],
@@ -196,6 +196,12 @@ def _compute(
     with write_aside(folder / f"{case.key}.json", overwrite=True) as aside:  # last: its presence means that all is there
         aside.write_text(json.dumps(report, indent=1, allow_nan=False), encoding="utf-8")
     return {"results": rows, "outputs": outputs, "warnings": report["warnings"]}
+
+
+def _warnings(engine_info: dict[str, Any], volume: Volume, embedding: Any) -> list[str]:
+    """Sentences about the engine, the image and its encoding, each once."""
+    found = [*engine_info["warnings"], str(volume.metadata.get("warning", "")), *getattr(embedding, "warnings", ())]
+    return list(dict.fromkeys(text for text in found if text))
 
 
 def _row(number: int, result: PromptResult, volume: Volume) -> dict[str, Any]:

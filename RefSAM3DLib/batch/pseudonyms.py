@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import write_aside
-from ..errors import InputError
+from ..errors import InputError, RefSAM3DError
 from .cases import Case
 
 FILE_NAME = "identifiers.json"
@@ -80,11 +80,12 @@ def read_dicom_identifiers(case: Case) -> dict[str, str]:
     """Patient's ID, name and study from the first file of a DICOM case; empty where it cannot be read."""
     import SimpleITK as sitk
 
+    from .case_work import case_files
+
+    reader = sitk.ImageFileReader()
     try:
-        names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(case.image, case.series) if Path(case.image).is_dir() else [case.image]
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(names[0])
+        reader.SetFileName(str(case_files(case)[0]))
         reader.ReadImageInformation()
-    except (RuntimeError, IndexError):
+    except (RuntimeError, RefSAM3DError):
         return {}
     return {name: reader.GetMetaData(tag).strip() for name, tag in _TAGS.items() if reader.HasMetaDataKey(tag)}

@@ -86,7 +86,9 @@
     });
   }
   byId("sort-narrow").addEventListener("change", (event) => sort(event.target.value, ["attention", "volume"].includes(event.target.value) ? -1 : 1));
-  for (const control of [text, eyes, ...Object.values(choices)]) { control.addEventListener("input", filter); }
+  for (const control of [text, eyes, ...Object.values(choices)]) {
+    for (const kind of ["input", "change"]) { control.addEventListener(kind, filter); }
+  }
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("filters").addEventListener("reset", () => setTimeout(filter));
   byId("clear-again").addEventListener("click", () => byId("filters").reset());

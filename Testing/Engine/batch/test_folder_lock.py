@@ -14,7 +14,13 @@ import pytest
 from RefSAM3DLib.batch.folder_lock import FolderLock
 from RefSAM3DLib.errors import OutputError
 
-HOLD = "import sys, time; from RefSAM3DLib.batch.folder_lock import FolderLock\nwith FolderLock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+HOLD = """
+import sys, time
+from RefSAM3DLib.batch.folder_lock import FolderLock
+with FolderLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def hold(folder: Path) -> subprocess.Popen[str]:
@@ -46,7 +52,7 @@ def test_lock_of_a_killed_holder_is_taken_over(tmp_path: Path) -> None:
 
 def test_lock_of_another_computer_needs_the_users_word(tmp_path: Path) -> None:
     (tmp_path / "batch.lock").write_text(json.dumps({"pid": 1, "host": "elsewhere", "time": "2020-01-01"}))
-    with pytest.raises(OutputError, match="another computer.*--break-lock"), FolderLock(tmp_path):
+    with pytest.raises(OutputError, match=r"another computer.*--break-lock"), FolderLock(tmp_path):
         pass
     with FolderLock(tmp_path, break_lock=True) as lock:
         assert lock.taken_over is not None

@@ -24,7 +24,8 @@ class Watch(LiveTable):
         self.seen.append((me.memory_info().rss, sum(c.memory_info().rss for c in me.children())))
 
 table = Watch(sys.stderr, 0, quiet=True)
-outcome = run_batch(sys.argv[1], sys.argv[2], BatchOptions(prompts=("brainstem", "mandible", "larynx"), engine="batch_fake_engine:make", workers=1), table=table)
+options = BatchOptions(prompts=("brainstem", "mandible", "larynx"), engine="batch_fake_engine:make", workers=1)
+outcome = run_batch(sys.argv[1], sys.argv[2], options, table=table)
 print(json.dumps({"counts": outcome.counts, "seen": table.seen}))
 """
 

@@ -10,7 +10,7 @@ import pytest
 
 DOUBLES = Path(__file__).resolve().parents[1] / "batch_doubles"
 ROOT = DOUBLES.parents[2]
-for _place in (str(DOUBLES), str(ROOT)):
+for _place in (str(Path(__file__).parent), str(DOUBLES), str(ROOT)):
     if _place not in sys.path:
         sys.path.insert(0, _place)
 

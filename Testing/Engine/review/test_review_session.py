@@ -239,7 +239,7 @@ def test_state_of_the_review_is_in_summary_and_report(folder: Path) -> None:
     session = ReviewSession(folder, "Dr. <b>A</b>")
     session.decide(session.find("case_0/1"), "accept")
     rows = refresh_tables(folder)
-    assert [(r["review"], r["reviewer"]) for r in rows if r["case"] == "case_0"][0] == ("accepted", "Dr. <b>A</b>")
+    assert next((r["review"], r["reviewer"]) for r in rows if r["case"] == "case_0") == ("accepted", "Dr. <b>A</b>")
     page = (folder / "report.html").read_text()
     assert "Dr. &lt;b&gt;A&lt;/b&gt;" in page
     assert "Dr. <b>" not in page
@@ -310,7 +310,7 @@ def test_result_names_algorithm_and_reviewer_in_json_and_dicom(tmp_path: Path) -
     session = ReviewSession(tmp_path / "out", "Dr. Anna Muster")
     first, second = session.items
     session.decide(first, "accept")
-    with pytest.raises(InputError, match="not reviewed completely.*mandible"):
+    with pytest.raises(InputError, match=r"not reviewed completely.*mandible"):
         write_structured_result(session, first.case, tmp_path)
     session.decide(second, "accept_edited", edited_mask=shifted(session.machine_mask(second)[0]))
     json_path, seg_path = write_structured_result(session, first.case, tmp_path)
