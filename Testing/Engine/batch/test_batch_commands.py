@@ -1,0 +1,96 @@
+"""The commands batch, review and compare as a shell sees them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+from batch_volumes import small_volume, write_volume
+
+from RefSAM3DLib.batch import options as batch_options
+from RefSAM3DLib.cli import batch, compare, review
+from RefSAM3DLib.errors import RefSAM3DError
+
+
+@pytest.fixture(autouse=True)
+def _fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_options.BatchOptions.__init__, "__defaults__", _with_fake(batch_options.BatchOptions.__init__.__defaults__))
+
+
+def _with_fake(defaults: tuple) -> tuple:
+    return tuple("batch_fake_engine:make" if value == batch_options.DEFAULT_ENGINE else value for value in defaults)
+
+
+def call(module, *words: str) -> int:
+    parser = argparse.ArgumentParser(prog=f"refsam3d {module.NAME}")
+    module.add_arguments(parser)
+    return module.run(parser.parse_args([str(word) for word in words]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    for n in range(2):
+        write_volume(tmp_path / "in" / f"case_{n}.nii.gz", small_volume(n), seed=n)
+    assert call(batch, tmp_path / "in", "-p", "brainstem", "-p", "mandible", "-o", tmp_path / "out", "--workers", "0") == 0
+    return tmp_path / "out"
+
+
+def test_batch_prints_cases_rate_and_time_left(folder: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "in" / "broken.nii.gz").write_bytes(b"no image")
+    assert call(batch, tmp_path / "in", "-p", "brainstem", "-p", "mandible", "-o", folder, "--workers", "0") == 1
+    output, errors = capfd.readouterr()
+    assert "2 cases done, 1 failed" in output
+    assert "cases/min" in errors
+    assert "left" in errors
+    assert "1 case(s) failed, first 'broken'" in errors
+
+
+def test_batch_progress_as_json_lines(folder: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    capfd.readouterr()
+    words = (tmp_path / "in", "-p", "brainstem", "-p", "mandible", "-o", folder, "--workers", "0", "--json-progress")
+    assert call(batch, *words) == 0
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [e["status"] for e in events if e["event"] == "end"] == ["unchanged", "unchanged"]
+
+
+def test_batch_refuses_an_impossible_number_of_workers(tmp_path: Path) -> None:
+    with pytest.raises(RefSAM3DError, match="--workers is -1"):
+        call(batch, tmp_path, "-o", tmp_path / "o", "--workers", "-1")
+
+
+def test_review_from_list_to_export(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    me = ("--reviewer", "A")
+    assert call(review, "list", folder, *me) == 0
+    assert "0 of 4 decided by A" in capsys.readouterr().out
+    edited = folder / "cases" / "case_1" / "case_1.seg.nrrd"
+    assert call(review, "decide", folder, "case_0/1", "accept", *me) == 0
+    assert call(review, "decide", folder, "case_0/2", "reject", "--reason", "wrong side", *me) == 0
+    assert call(review, "decide", folder, "case_1/2", "accept_edited", "--edited", edited, *me) == 0
+    assert call(review, "decide", folder, "case_0/2", "accept", "--reviewer", "B") == 0
+    with pytest.raises(RefSAM3DError, match="no item 'nowhere/1'"):
+        call(review, "decide", folder, "nowhere/1", "accept", *me)
+    assert call(review, "agreement", folder, "--json") == 0
+    assert '"items": 1' in capsys.readouterr().out
+    assert call(review, "csv", folder, "-o", tmp_path / "d.csv") == 0
+    assert call(review, "result", folder, "case_0", "-o", tmp_path) == 0
+    assert call(review, "export", folder, "-o", tmp_path / "export") == 0
+    assert "2 cases" in capsys.readouterr().out
+    assert call(review, "report", folder) == 0
+    assert call(review, "verify", folder) == 0
+    trail = folder / "review.jsonl"
+    trail.write_text(trail.read_text().replace("wrong side", "fine"))
+    assert call(review, "verify", folder) == 1
+
+
+def test_compare_prints_and_writes_differences(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    first, second = (folder / "cases" / f"case_{n}" / f"case_{n}.seg.nrrd" for n in (0, 1))
+    assert call(compare, first, second, "--differences", tmp_path / "d.seg.nrrd", "--csv", tmp_path / "t.csv") == 0
+    assert "brainstem" in capsys.readouterr().out
+    assert (tmp_path / "d.seg.nrrd").is_file()
+    with pytest.raises(RefSAM3DError, match="exists already"):
+        call(compare, first, second, "--csv", tmp_path / "t.csv")
+    assert call(compare, first, first, "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["dice"] == 1.0
