@@ -1,0 +1,246 @@
+"""A DICOM series becomes the volume that the scanner saw: by position, with its tilt, or with a sentence that says why not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_files import alter, write_multiframe, write_series
+
+from RefSAM3DLib.errors import InputError
+from RefSAM3DLib.types import Modality
+from RefSAM3DLib.volume_io import list_series, load_volume
+
+STORED = np.random.default_rng(0).integers(0, 3000, (6, 5, 4)).astype(np.int16)
+HU = STORED.astype(np.int32) - 1024
+
+
+def positions(count: int = 6, step: tuple[float, float, float] = (0.0, 0.0, 2.5)) -> np.ndarray:
+    return np.array([-20.0, -30.0, 100.0]) + np.outer(np.arange(count), step)
+
+
+def test_slices_are_ordered_by_position_and_rescaled(tmp_path: Path):
+    uid = write_series(tmp_path, STORED)
+    volume = load_volume(tmp_path)
+    assert np.array_equal(volume.array, HU)
+    assert volume.array.dtype == np.int16
+    expected = np.diag([-0.9, -0.7, 2.5, 1.0])
+    expected[:3, 3] = (20.0, 30.0, 100.0)
+    assert np.allclose(volume.geometry.ijk_to_ras, expected)
+    assert (volume.modality, volume.modality_source) == (Modality.CT, "dicom")
+    assert volume.metadata["series_uid"] == uid
+    assert "warning" not in volume.metadata
+    heights = [float(pydicom.dcmread(name).ImagePositionPatient[2]) for name in volume.dicom_files]
+    assert heights == sorted(heights)
+    assert not any("Muster" in text or "4711" in text for text in volume.metadata.values())
+
+
+def test_slices_stored_from_head_to_foot_give_the_same_volume(tmp_path: Path):
+    write_series(tmp_path / "up", STORED)
+    write_series(tmp_path / "down", STORED[::-1], positions=positions()[::-1])
+    up, down = load_volume(tmp_path / "up"), load_volume(tmp_path / "down")
+    assert np.array_equal(up.array, down.array)
+    assert up.geometry == down.geometry
+
+
+def test_a_gantry_tilt_shears_the_grid_and_every_voxel_keeps_its_place(tmp_path: Path):
+    places = positions(step=(0.0, 0.6, 2.4))
+    write_series(tmp_path, STORED, positions=places)
+    geometry = load_volume(tmp_path).geometry
+    for k in (0, 3, 5):
+        assert np.allclose((geometry.ijk_to_lps @ [0, 0, k, 1])[:3], places[k])
+        assert np.allclose((geometry.ijk_to_lps @ [3, 4, k, 1])[:3], places[k] + [3 * 0.9, 4 * 0.7, 0])
+    assert abs(geometry.directions[:, 1] @ geometry.directions[:, 2]) > 0.2
+
+
+def test_an_oblique_sagittal_series_follows_row_and_column_directions(tmp_path: Path):
+    row, column = np.array([0.0, 0.8, 0.6]), np.array([0.0, 0.6, -0.8])
+    normal = np.cross(row, column)
+    places = np.array([5.0, 6.0, 7.0]) + np.outer(np.arange(6), 3.0 * normal)
+    write_series(tmp_path, STORED, positions=places, orientation=(*row, *column), modality="MR", intercept=0.0)
+    volume = load_volume(tmp_path)
+    assert np.allclose((volume.geometry.ijk_to_lps @ [2, 3, 4, 1])[:3], places[4] + 2 * 0.9 * row + 3 * 0.7 * column)
+    assert volume.modality is Modality.MR
+    assert np.array_equal(volume.array, STORED)
+
+
+def test_each_slice_of_a_pet_has_its_own_slope(tmp_path: Path):
+    slopes = [0.5 + 0.25 * k for k in range(6)]
+    write_series(tmp_path, STORED, slope=slopes, intercept=0.0, modality="PT")
+    volume = load_volume(tmp_path)
+    assert volume.modality is Modality.PET
+    assert volume.array.dtype == np.float32
+    assert np.allclose(volume.array, STORED * np.array(slopes)[:, None, None])
+
+
+def test_values_beyond_16_bits_are_kept(tmp_path: Path):
+    stored = np.full((3, 5, 4), 60000, dtype=np.uint16)
+    stored[1, 2, 3] = 7
+    write_series(tmp_path, stored, slope=2.0, intercept=0.0, modality="MR")
+    assert load_volume(tmp_path).array.max() == 120000
+
+
+def test_several_series_are_listed_with_uid_description_and_number_of_slices(tmp_path: Path):
+    first = write_series(tmp_path / "a" / "deep", STORED, description="neck")
+    second = write_series(tmp_path / "b", STORED[:4], positions=positions(4), description="lung")
+    with pytest.raises(InputError) as caught:
+        load_volume(tmp_path)
+    for text in ("holds 2 series", "--series", first, second, '"neck", 6 slices', '"lung", 4 slices'):
+        assert text in str(caught.value)
+    assert load_volume(tmp_path, series=second).array.shape == (4, 5, 4)
+    with pytest.raises(InputError, match=r"Series 1\.2\.3 is not in"):
+        load_volume(tmp_path, series="1.2.3")
+    assert [(s.uid, s.slices, s.modality) for s in list_series(tmp_path)] == [(first, 6, "CT"), (second, 4, "CT")]
+
+
+def test_one_file_means_its_series(tmp_path: Path):
+    wanted = write_series(tmp_path, STORED, names=[f"a{k}.dcm" for k in range(6)])
+    write_series(tmp_path, STORED[:2], positions=positions(2), names=["b0.dcm", "b1.dcm"])
+    volume = load_volume(tmp_path / "a3.dcm")
+    assert volume.metadata["series_uid"] == wanted
+    assert np.array_equal(volume.array, HU)
+    with pytest.raises(InputError, match="leave --series out"):
+        load_volume(tmp_path / "a3.dcm", series="1.2.3")
+
+
+def test_files_without_ending_and_other_files_beside_them_are_no_obstacle(tmp_path: Path):
+    write_series(tmp_path, STORED, names=[f"{k:08d}" for k in range(6)])
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"rubbish")
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    assert np.array_equal(load_volume(tmp_path).array, HU)
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match="holds no DICOM image series; give the folder with the slices"):
+        load_volume(tmp_path)
+    assert list_series(tmp_path) == []
+
+
+def test_a_segmentation_object_is_no_series(tmp_path: Path):
+    write_series(tmp_path, STORED[:1], positions=positions(1), names=["seg.dcm"])
+    alter(tmp_path / "seg.dcm", Modality="SEG")
+    assert list_series(tmp_path) == []
+
+
+def test_missing_slices_are_an_error_that_says_where(tmp_path: Path):
+    keep = [0, 1, 2, 4, 5]
+    write_series(tmp_path, STORED[keep], positions=positions()[keep])
+    with pytest.raises(
+        InputError, match=r"About 1 slices are missing .* between 105\.0 and 110\.0 mm the step is 5\.00 instead of 2\.50 mm"
+    ):
+        load_volume(tmp_path)
+
+
+def test_copies_of_a_slice_are_dropped_with_a_warning(tmp_path: Path):
+    write_series(tmp_path, STORED, names=[f"{k}.dcm" for k in range(6)])
+    shutil.copy(tmp_path / "2.dcm", tmp_path / "copy of 2.dcm")
+    volume = load_volume(tmp_path)
+    assert np.array_equal(volume.array, HU)
+    assert "1 slices of the series are there twice" in volume.metadata["warning"]
+
+
+def test_two_different_slices_at_one_place_are_an_error(tmp_path: Path):
+    doubled = [0, 1, 2, 2, 3, 4, 5]
+    write_series(tmp_path, STORED[doubled], positions=positions()[doubled])
+    with pytest.raises(InputError, match="more than one slice at 1 of 6 positions"):
+        load_volume(tmp_path)
+
+
+def test_time_points_at_every_position_are_refused_as_4d(tmp_path: Path):
+    write_series(tmp_path, np.concatenate([STORED, STORED + 1]), positions=np.concatenate([positions(), positions()]))
+    with pytest.raises(InputError, match=r"2 images at each of 6 positions \(time points, echoes or phases\); export one"):
+        load_volume(tmp_path)
+
+
+def test_irregular_steps_are_an_error_and_small_ones_a_warning(tmp_path: Path):
+    for name, shift in (("far", 0.6), ("near", 0.2)):
+        places = positions()
+        places[3, 2] += shift
+        write_series(tmp_path / name, STORED, positions=places)
+    with pytest.raises(InputError, match=r"lie 1\.90 to 3\.10 mm apart; resample"):
+        load_volume(tmp_path / "far")
+    assert "2.30 to 2.70 mm apart; their mean, 2.50 mm" in load_volume(tmp_path / "near").metadata["warning"]
+
+
+def test_positions_rounded_to_a_tenth_of_a_millimetre_are_regular_enough(tmp_path: Path):
+    places = np.round(positions(step=(0.0, 0.0, 0.625)), 1)
+    write_series(tmp_path, STORED, positions=places)
+    assert load_volume(tmp_path).geometry.spacing_xyz_mm[2] == pytest.approx(0.62, abs=0.01)
+
+
+def test_a_localiser_is_left_out_with_a_warning_and_a_mixture_is_refused(tmp_path: Path):
+    uid = write_series(tmp_path, STORED, names=[f"{k}.dcm" for k in range(6)])
+    scout = {"uid": uid, "positions": positions(1), "orientation": (0, 1, 0, 0, 0, -1)}
+    write_series(tmp_path, STORED[:1], names=["scout.dcm"], **scout)
+    volume = load_volume(tmp_path)
+    assert np.array_equal(volume.array, HU)
+    assert "1 of 7 slices have another orientation" in volume.metadata["warning"]
+    write_series(tmp_path, STORED[:3], names=["s1", "s2", "s3"], **scout | {"positions": positions(3)})
+    with pytest.raises(InputError, match="mixes 2 orientations or sizes among its 10 slices"):
+        load_volume(tmp_path)
+
+
+def test_a_single_slice_is_a_thin_volume_of_its_thickness(tmp_path: Path):
+    write_series(tmp_path, STORED[:1], positions=positions(1))
+    volume = load_volume(tmp_path)
+    assert volume.array.shape == (1, 5, 4)
+    assert volume.geometry.spacing_xyz_mm[2] == 2.5
+    assert "single slice" in volume.metadata["warning"]
+
+
+def test_images_without_a_place_are_refused(tmp_path: Path):
+    write_series(tmp_path, STORED[:1], positions=positions(1), names=["a.dcm"])
+    alter(tmp_path / "a.dcm", ImagePositionPatient=None, ImageOrientationPatient=None)
+    with pytest.raises(InputError, match=r"1 of 1 images in .* do not state where they lie"):
+        load_volume(tmp_path)
+
+
+def test_a_truncated_slice_is_named_even_at_the_end_where_no_gap_shows(tmp_path: Path):
+    write_series(tmp_path, STORED, names=[f"{k}.dcm" for k in range(6)])
+    whole = (tmp_path / "5.dcm").read_bytes()
+    (tmp_path / "5.dcm").write_bytes(whole[:-10])
+    with pytest.raises(InputError, match=r"5\.dcm' is a damaged or truncated slice \(1 of 6\); fetch the series again"):
+        load_volume(tmp_path)
+    with pytest.raises(InputError, match=r"5\.dcm' is damaged or not a DICOM image"):
+        load_volume(tmp_path / "5.dcm")
+
+
+def test_frames_of_a_multiframe_object_are_ordered_by_their_own_positions(tmp_path: Path):
+    order = [5, 4, 3, 2, 1, 0]
+    write_multiframe(tmp_path / "enhanced.dcm", STORED[order], positions()[order])
+    volume = load_volume(tmp_path / "enhanced.dcm")
+    assert np.array_equal(volume.array, HU)
+    assert np.allclose((volume.geometry.ijk_to_lps @ [0, 0, 5, 1])[:3], positions()[5])
+    assert volume.dicom_files == (str(tmp_path / "enhanced.dcm"),)
+    assert list_series(tmp_path)[0].slices == 6
+    assert np.array_equal(load_volume(tmp_path).array, HU)
+
+
+def test_a_multiframe_object_of_two_time_points_is_refused(tmp_path: Path):
+    write_multiframe(tmp_path / "enhanced.dcm", np.concatenate([STORED, STORED]), np.concatenate([positions(), positions()]))
+    with pytest.raises(InputError, match="2 images at each of 6 positions"):
+        load_volume(tmp_path)
+
+
+def test_a_folder_with_a_whole_archive_is_refused_early(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("RefSAM3DLib.dicom_series.MAX_FILES", 5)
+    write_series(tmp_path, STORED)
+    with pytest.raises(InputError, match="more than 5 files; give the folder of one study"):
+        list_series(tmp_path)
+
+
+@pytest.mark.data
+def test_a_clinical_ct_series_is_read_as_the_scanner_wrote_it(data_folder: Path):
+    volume = load_volume(data_folder / "crlm_ct_dicom")
+    assert volume.array.shape == (41, 512, 512)
+    assert volume.array.dtype == np.int16
+    assert volume.geometry.spacing_xyz_mm == pytest.approx((0.796875, 0.796875, 5.0))
+    assert (volume.modality, volume.modality_source) == (Modality.CT, "dicom")
+    middle = pydicom.dcmread(volume.dicom_files[20])
+    assert np.array_equal(volume.array[20], middle.pixel_array.astype(int) * int(middle.RescaleSlope) + int(middle.RescaleIntercept))
+    assert np.allclose((volume.geometry.ijk_to_lps @ [0, 0, 20, 1])[:3], middle.ImagePositionPatient)
