@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import math
@@ -166,7 +167,11 @@ def _compute(
             results.append(result)
             rows.append(row)
     _compare_with_reference(case, rows, results, volume)
-    names = [f"{case.key}.seg.nrrd"] + ([f"{case.key}.dcm"] if volume.dicom_files else [])
+    names, warnings = [f"{case.key}.seg.nrrd"], _warnings(engine_info, volume, embedding)
+    if volume.dicom_files and importlib.util.find_spec("highdicom") is not None:
+        names.append(f"{case.key}.dcm")
+    elif volume.dicom_files:
+        warnings.append('No DICOM SEG was written: it needs highdicom (pip install "refsam3d[dicom]").')
     for name in names:
         if name.endswith(".dcm") and not any(row["voxels"] for row in rows):
             continue  # DICOM knows no SEG without a single voxel
@@ -180,7 +185,7 @@ def _compute(
         "model": {"name": engine_info["name"], "sha256": engine_info["sha256"]},
         "device": engine_info["device"],
         "prompts": rows,
-        "warnings": _warnings(engine_info, volume, embedding),
+        "warnings": warnings,
         "elapsed_s": {"load": round(loaded, 3), "embed": round(embedded, 3), "total": round(time.monotonic() - clock, 3)},
         "peak_memory_mb": peak_memory_mb(),
         "version": engine_info["version"],

@@ -63,7 +63,7 @@ class Identifiers:
             patient = self.pseudonym("P", case.patient or known.get("patient_id") or known.get("study_uid") or case.image)
             key = f"{patient}-{self.pseudonym('S', case.series or case.image)}"
             self.cases[key] = {**known, "image": case.image, "series": case.series, "name": case.name}
-            renamed.append(replace(case, name=key, key=key, patient=patient))
+            renamed.append(replace(case, name=key, key=key, patient=patient, private=True))
         return renamed
 
     def save(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import uuid
@@ -22,6 +23,8 @@ from .options import BatchOptions
 from .pseudonyms import Identifiers
 from .summary import collect_rows, write_summary
 from .worker_pool import InlinePool, Pool, ProcessPool, Task
+
+log = logging.getLogger(__name__)
 
 #: With less the next case could not be written; the batch stops while its journal still can.
 MIN_FREE_BYTES = 32 << 20
@@ -135,7 +138,12 @@ class _Run:
             ended = "stopped"
             raise
         finally:
-            self._finish(ended)
+            try:
+                self._finish(ended)
+            except Exception:
+                if ended == "finished":
+                    raise
+                log.exception("the tables could not be written after the batch was %s", ended)  # the first error is the one to show
         return self.outcome
 
     def _tasks(self) -> Iterator[Task]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 from pathlib import Path
 
 NAME = "batch"
@@ -80,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         pseudonyms=args.pseudonyms,
         show_identifiers=args.show_identifiers,
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # a program that ends this one gets whole tables too
     table = LiveTable(sys.stdout if args.json_progress else sys.stderr, 0, as_json=args.json_progress, quiet=args.quiet)
     outcome = run_batch(args.input, args.output, options, root=args.root, split=args.split, command=sys.argv, table=table)
     if not args.quiet and not args.json_progress:
@@ -91,3 +95,7 @@ def run(args: argparse.Namespace) -> int:
             f"{len(outcome.failures)} case(s) failed, first '{first[0]}': {first[1]} Repeat with --retry-failed once the cause is mended.\n"
         )
     return outcome.exit_code
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -76,12 +76,19 @@ def run(args: argparse.Namespace) -> int:
         refresh_tables(args.folder, args.show_identifiers)
         sys.stdout.write(f"{args.folder / 'report.html'}\n")
         return 0
-    session = ReviewSession(args.folder, args.reviewer or getpass.getuser())
+    session = ReviewSession(args.folder, args.reviewer or _account())
     for note in session.notes:
         sys.stderr.write(note + "\n")
     return {"list": _list, "decide": _decide, "agreement": _agreement, "csv": _csv, "result": _result, "export": _export}[args.action](
         session, args
     )
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # an account without a name, as in some containers
+        return ""
 
 
 def _list(session: Any, args: argparse.Namespace) -> int:

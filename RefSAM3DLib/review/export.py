@@ -18,7 +18,7 @@ from ..atomic import write_aside
 from ..errors import InputError, OutputError, RefSAM3DError
 from .queue import ReviewItem
 from .session import ReviewSession
-from .status import last_overall
+from .status import last_overall, status_of
 from .verdicts import ReviewVerdict
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def _accepted_by_case(session: ReviewSession, reviewer: str) -> dict[str, list[t
     items = {(item.case, item.label): item for item in session.items}
     accepted: dict[str, list[tuple[ReviewItem, dict[str, Any]]]] = {}
     for key, entry in last_overall(session.trail.read().entries, reviewer).items():
+        if key in items and status_of({"mask_sha256": items[key].batch_mask_sha256}, entry) == "changed":
+            continue  # the decision was about a mask that the batch has replaced since
         if key in items and entry["verdict"] in (ReviewVerdict.ACCEPT.value, ReviewVerdict.ACCEPT_EDITED.value) and entry.get("mask_file"):
             item = items[key]
             if item.verdict == "unknown" and entry["verdict"] == "accept" and entry["mask_file"].startswith("cases/"):

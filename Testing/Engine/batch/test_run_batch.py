@@ -219,3 +219,43 @@ def test_engine_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="no such device"):
         run_batch(images(tmp_path / "in", 1), tmp_path / "out", options(workers=1, engine_arguments={"fail_start": "no such device"}))
     assert not (tmp_path / "out" / "batch.lock").exists()
+
+
+def test_pseudonyms_for_all_hide_names_and_paths(tmp_path: Path) -> None:
+    source = tmp_path / "Mustermann_Erika"
+    source.mkdir()
+    write_volume(source / "Mustermann.nii.gz", seed=1)
+    (source / "Mustermann_2.nii.gz").write_bytes(b"broken")
+    outcome = run_batch(source, tmp_path / "out", options(pseudonyms=True))
+    assert outcome.counts == {"done": 1, "failed": 1}
+    for name in ("report.html", "summary.csv", "journal.jsonl"):
+        assert "ustermann" not in (tmp_path / "out" / name).read_text()
+    assert not list((tmp_path / "out").rglob("*ustermann*"))
+    again = run_batch(source, tmp_path / "out", options(pseudonyms=True))
+    assert again.counts == {"unchanged": 1, "failed_before": 1}
+    from RefSAM3DLib.review import ReviewSession
+
+    session = ReviewSession(tmp_path / "out", "A")
+    assert session.volume(next(item for item in session.items if item.label == 1)).array.shape == (20, 28, 24)
+
+
+def test_second_batch_on_one_folder_is_refused_while_the_first_runs(tmp_path: Path) -> None:
+    from RefSAM3DLib.batch.folder_lock import FolderLock
+
+    source = images(tmp_path / "in", 1)
+    (tmp_path / "out").mkdir()
+    with FolderLock(tmp_path / "out"), pytest.raises(OutputError, match="Another batch is running"):
+        run_batch(source, tmp_path / "out", options())
+    assert run_batch(source, tmp_path / "out", options()).counts == {"done": 1}
+
+
+def test_journal_cut_in_the_middle_is_reported_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    source = images(tmp_path / "in", 3)
+    run_batch(source, tmp_path / "out", options(diary))
+    journal = tmp_path / "out" / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[: journal.read_bytes().rindex(b'"event":"done"') + 30])
+    outcome = run_batch(source, tmp_path / "out", options(diary))
+    assert outcome.counts == {"unchanged": 2, "recovered": 1}
+    assert "cut or damaged" in outcome.notes[0]
+    assert set(work_done(diary).values()) == {1}

@@ -15,6 +15,7 @@ from RefSAM3DLib.review import ReviewSession, folder_for_segmentation
 
 def segmentation(tmp_path: Path) -> tuple[Path, Path]:
     from RefSAM3DLib.segmentation_io import write_segmentation
+
     from RefSAM3DLib.volume_io import load_volume
 
     image = write_volume(tmp_path / "scan.nii.gz", seed=3)
