@@ -1,0 +1,230 @@
+"""The widgets and the behaviour of the Segment Editor effect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from RefSAM3DLib.errors import RefSAM3DError
+from RefSAM3DLib.text.prompts import check_prompt
+from RefSAM3DLib.text.vocabulary import Vocabulary
+
+from . import installer, prompt_box, session
+from .effect_sink import EffectSink
+from .message_strip import MessageStrip
+from .panel import remainingText
+from .prompt_status import readPrompt
+from .pythonqt import connect
+from .results_table import percent, verdictText
+from .runs import EngineChoice, RunOptions
+from .task import SegmentTask, TaskState
+from .volume_bridge import checkVolume
+
+
+class EscapeFilter(qt.QObject):
+    """Lets Escape cancel a run instead of triggering the editor's shortcut, which would deactivate the effect.
+
+    Qt asks the window with ShortcutOverride before it triggers a shortcut, whichever widget has the focus.
+    """
+
+    onEscape = None
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """True stops the event."""
+        if event.type() in (qt.QEvent.ShortcutOverride, qt.QEvent.KeyPress) and event.key() == qt.Qt.Key_Escape and self.onEscape:
+            event.accept()
+            self.onEscape()
+            return True
+        return False
+
+
+class EffectController:
+    """One per editor."""
+
+    def __init__(self, scriptedEffect: Any) -> None:
+        self.effect = scriptedEffect
+        self.task: SegmentTask | None = None
+        self.vocabulary = Vocabulary.default()
+        self._filter, self._filteredWindow = EscapeFilter(), None
+        self._buildWidgets()
+        self.updateButton()
+
+    def _buildWidgets(self) -> None:
+        self.messageFrame, layout = qt.QFrame(), qt.QHBoxLayout()
+        self.messageFrame.setLayout(layout)
+        label, close = qt.QLabel(), qt.QToolButton()
+        label.setWordWrap(True)
+        label.setTextFormat(qt.Qt.RichText)
+        close.setText("✕")
+        close.setAutoRaise(True)
+        layout.addWidget(label, 1)
+        layout.addWidget(close)
+        self.promptEdit = qt.QLineEdit()
+        self.promptEdit.objectName = "RefSAM3DPromptLineEdit"
+        self.promptEdit.placeholderText = _("e.g. left parotid gland")
+        self.promptEdit.clearButtonEnabled = True
+        self.completer = prompt_box.makeCompleter(self.promptEdit, self.vocabulary)
+        self.readingLabel = qt.QLabel()
+        self.readingLabel.setTextFormat(qt.Qt.RichText)
+        self.readingLabel.setWordWrap(True)
+        self.applyButton = qt.QPushButton(_("Apply"))
+        self.applyButton.objectName = "RefSAM3DApplyButton"
+        self.progressBar = qt.QProgressBar()
+        self.progressBar.setRange(0, 1000)
+        self.progressBar.setVisible(False)
+        self.statusLabel = qt.QLabel()
+        self.statusLabel.setWordWrap(True)
+        self.effect.addOptionsWidget(self.messageFrame)
+        self.effect.addLabeledOptionsWidget(_("Structure:"), self.promptEdit)
+        for widget in (self.readingLabel, self.applyButton, self.progressBar, self.statusLabel):
+            self.effect.addOptionsWidget(widget)
+        self.messages = MessageStrip(self.messageFrame, label, close)
+        connect(self.promptEdit, "textChanged(QString)", lambda text: self._onText())
+        connect(self.promptEdit, "editingFinished()", self.updateParameters)
+        connect(self.promptEdit, "returnPressed()", self.onReturn)
+        connect(self.readingLabel, "linkActivated(QString)", self._takeSuggestion)
+        connect(self.applyButton, "clicked()", self.onApplyOrCancel)
+
+    # ---- parameters
+
+    def updateFromParameters(self) -> None:
+        """Parameter node to widgets; what is being typed is not overwritten by what it was."""
+        text = self.effect.parameter("Prompt")
+        if text != self.promptEdit.text and not self.promptEdit.hasFocus():
+            self.promptEdit.setText(text)
+        self.updateButton()
+
+    def updateParameters(self) -> None:
+        """Widgets to parameter node."""
+        self.effect.setParameter("Prompt", self.promptEdit.text)
+
+    def activate(self) -> None:
+        """Chosen by the user."""
+        self.updateFromParameters()
+        self._onText()
+
+    # ---- what is asked for
+
+    @property
+    def isRunning(self) -> bool:
+        """True while a run of this effect is not over."""
+        return self.task is not None and not self.task.isOver
+
+    def _onText(self) -> None:
+        text = self.promptEdit.text.strip()
+        self.readingLabel.setText(readPrompt(text, self.vocabulary).asHtml() if text else "")
+        self.updateButton()
+
+    def _takeSuggestion(self, name: str) -> None:
+        self.promptEdit.setText(name)
+        self.updateParameters()
+
+    def updateButton(self) -> None:
+        """Apply or Cancel."""
+        if self.isRunning:
+            self.applyButton.text, self.applyButton.enabled = _("Cancel"), True
+        else:
+            self.applyButton.text, self.applyButton.enabled = _("Apply"), bool(self.promptEdit.text.strip())
+
+    # ---- running
+
+    def onReturn(self) -> None:
+        """Enter applies. Accepting a completion with Enter applies too: the word was chosen."""
+        if not self.isRunning and self.promptEdit.text.strip():
+            self.onApply()
+
+    def onApplyOrCancel(self) -> None:
+        """The button."""
+        if self.isRunning:
+            self.cancel()
+        else:
+            self.onApply()
+
+    def cancel(self) -> None:
+        """Stop the run; nothing is written."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def onApply(self) -> None:
+        """Start, or say why not."""
+        missing = installer.missingPackages()
+        if missing:
+            installer.offer(missing, self.messages, self.onApply, self.statusLabel.setText)
+            return
+        self.messages.clear()
+        self.updateParameters()
+        editor = self.effect.parameterSetNode()
+        volumeNode, segmentationNode = editor.GetSourceVolumeNode(), editor.GetSegmentationNode()
+        try:
+            prompt = check_prompt(self.promptEdit.text)
+            checkVolume(volumeNode)
+            if segmentationNode is None:
+                raise RefSAM3DError(_("No segmentation is chosen; choose one above."))
+            segmentID = editor.GetSelectedSegmentID() or ""
+            if segmentID and not self._confirmVisible():
+                return
+            sink = EffectSink(self.effect, volumeNode, segmentationNode, segmentID)
+            runner = session.engineRunner()
+            self.task = SegmentTask(
+                runner, volumeNode, [prompt], sink, EngineChoice(), RunOptions(), onProgress=self._onProgress, onEnd=self._onEnd
+            )
+        except RefSAM3DError as error:
+            self.messages.show("error", str(error))
+            return
+        prompt_box.rememberPrompts([prompt])
+        if self.isRunning:
+            self.progressBar.setValue(0)
+            self.progressBar.setVisible(True)
+            self._watchEscape(True)
+        self.updateButton()
+
+    def _confirmVisible(self) -> bool:
+        """Slicer asks whether to show a hidden segment; only ever from the user's own click."""
+        return bool(self.effect.confirmCurrentSegmentVisible())
+
+    def _watchEscape(self, on: bool) -> None:
+        self._filter.onEscape = self.cancel if on else None
+        if on:
+            self._filteredWindow = self.effect.optionsFrame().window()
+            self._filteredWindow.installEventFilter(self._filter)
+        elif self._filteredWindow is not None:
+            self._filteredWindow.removeEventFilter(self._filter)
+            self._filteredWindow = None
+
+    def _onProgress(self, task: SegmentTask) -> None:
+        self.progressBar.setValue(int(1000 * task.fraction))
+        parts = [f"{int(100 * task.fraction)} %", task.stage, remainingText(task.remainingS)]
+        self.statusLabel.setText(" – ".join(part for part in parts if part))
+
+    def _onEnd(self, task: SegmentTask) -> None:
+        self._watchEscape(False)
+        self.progressBar.setVisible(False)
+        self.task = None
+        self.updateButton()
+        if task.state is TaskState.DONE:
+            self.statusLabel.setText("\n".join(self._describe(outcome) for outcome in task.outcomes))
+            notes = [*task.warnings, *(w for outcome in task.outcomes for w in outcome.result.warnings)]
+            if notes:
+                self.messages.show("warning", "\n".join(dict.fromkeys(notes)))
+        elif task.state is TaskState.FAILED:
+            self.statusLabel.setText("")
+            self.messages.show("error", str(task.failure))
+        else:
+            self.statusLabel.setText(str(task.failure) if task.failure else _("Cancelled; nothing was changed."))
+
+    @staticmethod
+    def _describe(outcome: Any) -> str:
+        result = outcome.result
+        text = f"{result.resolved or result.prompt}: {verdictText(outcome)}"
+        if not outcome.segmentID:
+            return text + ", " + _("nothing drawn")
+        return f"{text}, {result.volumeMl:.1f} mL, " + _("confidence {c}").format(c=percent(result.confidence))
+
+    def cleanup(self) -> None:
+        """The editor goes away."""
+        self._watchEscape(False)
+        if self.task is not None:
+            self.task.cancel()
+        self.task = None

@@ -1,0 +1,170 @@
+"""Python packages that the engine needs: look, ask once, install without touching what Slicer ships, and check by an import in the engine."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from RefSAM3DLib.errors import RefSAM3DError
+from RefSAM3DLib.worker_protocol import Diagnose
+
+from . import session
+
+log = logging.getLogger("refsam3d.installer")
+
+#: package -> (module to look for, requirement, download in MB). torch with GPU support is the big one.
+PACKAGES = {
+    "torch": ("torch", "torch>=2.4,!=2.9.*", 2500),
+    "open_clip_torch": ("open_clip", "open_clip_torch>=2.24", 10),
+    "safetensors": ("safetensors", "safetensors>=0.4.3", 1),
+    "SimpleITK": ("SimpleITK", "SimpleITK>=2.3", 50),
+}
+TORCH_REQUIREMENT = ">=2.4,!=2.9.*"
+#: What Slicer ships and what must stay as it is.
+PROTECTED = ("numpy", "scipy", "pillow", "SimpleITK", "pydicom", "setuptools", "requests", "torch", "torchvision")
+#: Unpacked, the GPU build of torch takes twice its download.
+DISK_FACTOR = 2.5
+
+
+def missingPackages() -> list[str]:
+    """Names of packages that cannot be found. Nothing is imported: some milliseconds."""
+    importlib.invalidate_caches()
+    missing = []
+    for package, (module, _requirement, _size) in PACKAGES.items():
+        try:
+            found = importlib.util.find_spec(module) is not None
+        except (ImportError, ValueError):
+            found = False
+        if not found:
+            missing.append(package)
+    return missing
+
+
+def question(missing: list[str]) -> str:
+    """What will be installed and how much it is."""
+    size = sum(PACKAGES[package][2] for package in missing)
+    return _(
+        "RefSAM3D needs Python packages that are not installed: {names} (up to {size:.1f} GB of download, less without an NVIDIA GPU). "
+        "They are installed into Slicer's Python; what Slicer ships stays as it is."
+    ).format(names=", ".join(missing), size=size / 1000.0)
+
+
+def offer(missing: list[str], messages: Any, retry: Callable[[], None], setStatus: Callable[[str], None]) -> None:
+    """Ask inside the panel; ``retry`` runs after a successful installation."""
+
+    def start() -> None:
+        messages.clear()
+        setStatus(_("Installing {names}…").format(names=", ".join(missing)))
+        slicer.app.processEvents()
+        try:
+            install(missing)
+        except Exception as error:
+            log.exception("the installation failed")
+            setStatus("")
+            messages.show("error", _("The installation failed: {error}").format(error=error), {_("Try again"): start})
+            return
+        setStatus(_("Checking the installation…"))
+        verify(lambda problem: finished(problem))
+
+    def finished(problem: str) -> None:
+        setStatus("")
+        if problem:
+            messages.show("error", problem, {_("Try again"): start})
+        else:
+            retry()
+
+    messages.show("info", question(missing), {_("Install"): start, _("Not now"): messages.clear})
+
+
+def checkDisk(missing: list[str]) -> None:
+    """Raises RefSAM3DError if the packages will not fit: a full disk in the middle of an installation leaves a broken one."""
+    needed = DISK_FACTOR * sum(PACKAGES[package][2] for package in missing) / 1024.0
+    folder = os.path.dirname(os.path.abspath(importlib.__file__))
+    for place in {folder, tempfile.gettempdir()}:
+        free = shutil.disk_usage(place).free / 2**30
+        if free < needed:
+            raise RefSAM3DError(
+                _(
+                    "The installation needs up to {needed:.1f} GB, but only {free:.1f} GB are free in '{place}'; free some space first."
+                ).format(needed=needed, free=free, place=place)
+            )
+
+
+def constraintLines() -> list[str]:
+    """Pin what is there: pip may add packages, never exchange these."""
+    lines = []
+    for package in PROTECTED:
+        try:
+            lines.append(f"{package}=={importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return lines
+
+
+def install(missing: list[str]) -> None:
+    """Install on the main thread (pip from another one crashes macOS); Slicer shows its own progress.
+
+    Raises:
+        RefSAM3DError: the disk is too small, or torch is missing and the PyTorch extension is too.
+        Exception: whatever pip reports.
+    """
+    checkDisk(missing)
+    if "torch" in missing:
+        _installTorch()
+    rest = [PACKAGES[package][1] for package in missing if package != "torch"]
+    if not rest:
+        return
+    descriptor, path = tempfile.mkstemp(prefix="RefSAM3D-constraints-", suffix=".txt", text=True)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.write("\n".join(constraintLines()) + "\n")
+        _pipInstall(rest, path)
+    finally:
+        os.unlink(path)
+    importlib.invalidate_caches()
+
+
+def _installTorch() -> None:
+    """Only through the PyTorch extension, which picks the build that fits the driver."""
+    try:
+        from PyTorchUtils import PyTorchUtilsLogic
+    except ImportError:
+        raise RefSAM3DError(
+            _("The extension 'PyTorch' is not installed; install it in the Extensions Manager, restart Slicer and try again.")
+        ) from None
+    if PyTorchUtilsLogic().installTorch(askConfirmation=False, torchVersionRequirement=TORCH_REQUIREMENT) is None:
+        raise RefSAM3DError(_("The PyTorch extension did not install torch; see the Python console for the reason."))
+
+
+def _pipInstall(requirements: list[str], constraints: str) -> None:
+    packaging = getattr(slicer, "packaging", None)
+    if packaging is not None and hasattr(packaging, "pip_ensure"):  # Slicer 5.12 and later
+        from packaging.requirements import Requirement
+
+        packaging.pip_ensure([Requirement(r) for r in requirements], constraints=constraints, prompt_install=False, requester="RefSAM3D")
+    else:
+        slicer.util.pip_install(["-c", constraints, *requirements])
+
+
+def verify(answer: Callable[[str], None]) -> None:
+    """Import everything in a fresh engine process; ``answer("")`` if that works, else what does not."""
+    session.stop()
+
+    def received(data: dict[str, Any] | None) -> None:
+        if data is None:
+            answer(_("The engine's process could not be started; open Diagnostics."))
+            return
+        broken = [name for name, version in data.get("packages", {}).items() if version is None]
+        answer(_("These packages cannot be imported: {names}. Open Diagnostics.").format(names=", ".join(broken)) if broken else "")
+
+    session.engineRunner().ask(Diagnose, received)

@@ -1,0 +1,259 @@
+"""The module's panel: puts the parts together and tells the user what is going on. Everything it does is also in the logic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from RefSAM3DLib.errors import RefSAM3DError
+from RefSAM3DLib.text.vocabulary import Vocabulary
+from RefSAM3DLib.worker_protocol import Status
+
+from . import diagnostics, installer, prompt_box, pythonqt, sequences, session
+from .advanced import AdvancedSection
+from .logic import RefSAM3DLogic, firstVolume
+from .message_strip import MessageStrip
+from .models_section import ModelsSection
+from .parameters import RefSAM3DParameterNode
+from .pythonqt import connect
+from .results_table import ResultsTable
+from .runs import EngineChoice
+from .task import SegmentTask, TaskState
+from .volume_bridge import checkVolume
+
+
+def remainingText(seconds: float | None) -> str:
+    """ "about 12 s left"; nothing while it is unknown."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return _("about {n} s left").format(n=max(round(seconds), 1))
+    return _("about {n} min left").format(n=round(seconds / 60))
+
+
+class Panel:
+    """Owns the widgets of the ``.ui`` file."""
+
+    def __init__(self, ui: Any, logic: RefSAM3DLogic) -> None:
+        self.ui, self.logic = ui, logic
+        self.parameters: RefSAM3DParameterNode | None = None
+        self.task: SegmentTask | sequences.AllFrames | None = None
+        self._tag: Any = None
+        self._observer: int | None = None
+        self._installAsked = False
+        self.messages = MessageStrip(ui.messageFrame, ui.messageLabel, ui.messageCloseButton)
+        self._showError = lambda text: self.messages.show("error", text)
+        pythonqt.errorDisplay.append(self._showError)
+        self.prompts = prompt_box.PromptBox(ui.promptLineEdit, ui.addPromptButton, ui.recentButton, ui.promptList, self._onPrompts)
+        self.prompts.onEnterWithNothingTyped = lambda: self.onSegment() if ui.segmentButton.enabled and not self.isRunning else None
+        self.prompts.onTyping = self.updateButton
+        self.results = ResultsTable(ui.resultsTable)
+        self.advanced = AdvancedSection(ui, self.updateButton)
+        self.models = ModelsSection(ui, self.messages, self._onModel)
+        connect(ui.segmentButton, "clicked()", self.onSegmentOrCancel)
+        connect(ui.releaseButton, "clicked()", self.onRelease)
+        connect(ui.diagnosticsButton, "clicked()", lambda: diagnostics.makeReport(ui.diagnosticsTextEdit.setPlainText))
+        connect(ui.copyReportButton, "clicked()", lambda: slicer.app.clipboard().setText(ui.diagnosticsTextEdit.toPlainText()))
+        connect(ui.inputSelector, "currentNodeChanged(vtkMRMLNode*)", lambda node: self._onVolume(node))
+        ui.runProgressBar.setVisible(False)
+
+    @property
+    def isRunning(self) -> bool:
+        """True while a task of this panel is not over."""
+        return self.task is not None and not self.task.isOver
+
+    # ---- life cycle
+
+    def enter(self) -> None:
+        """The module is shown: a volume that was loaded since then is not chosen by the selector itself."""
+        if self.parameters is None:
+            self.setParameterNode(self.logic.getParameterNode())
+        self._chooseVolume()
+        self.refreshMemory()
+
+    def cleanup(self) -> None:
+        """The widget goes away or Slicer quits."""
+        self.setParameterNode(None)
+        if self._showError in pythonqt.errorDisplay:
+            pythonqt.errorDisplay.remove(self._showError)
+        session.stop()
+
+    def setParameterNode(self, parameters: RefSAM3DParameterNode | None) -> None:
+        """Drop the old node first: after a scene close it still answers with removed nodes."""
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._tag)
+            self.parameters.RemoveObserver(self._observer)
+        self.parameters = parameters
+        self.advanced.setParameterNode(parameters)
+        self.models.setParameterNode(parameters)
+        if parameters is None:
+            self.prompts.setTexts([])
+            self.results.clear()
+            self.updateButton()
+            return
+        self._tag = parameters.connectGui(self.ui)
+        self._observer = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onParameters)
+        self._chooseVolume()
+        self._onParameters()
+
+    def _chooseVolume(self) -> None:
+        if self.parameters is not None and not self.parameters.inputVolume:
+            volume = firstVolume()
+            if volume is not None:
+                self.parameters.inputVolume = volume
+
+    def _onParameters(self, *_arguments: Any) -> None:
+        if self.parameters is not None:
+            self.prompts.setTexts(list(self.parameters.prompts))
+            self.advanced.update()
+            self.updateButton()
+
+    def _onPrompts(self, texts: list[str]) -> None:
+        if self.parameters is not None:
+            self.parameters.prompts = texts
+        self.updateButton()
+
+    def _onVolume(self, node: Any) -> None:
+        isFrame = node is not None and sequences.browserOf(node) is not None
+        for widget in (self.ui.framesLabel, self.ui.framesComboBox):
+            widget.setVisible(isFrame)
+        if node is not None and self.messages.kind in ("", "error") and not self.isRunning:
+            problem = self._problemOf(node)
+            self.messages.show("error", problem) if problem else self.messages.clear()
+        self.updateButton()
+
+    @staticmethod
+    def _problemOf(node: Any) -> str:
+        try:
+            checkVolume(node)
+        except RefSAM3DError as error:
+            return str(error)
+        return ""
+
+    def _onModel(self) -> None:
+        self.prompts.setVocabulary(Vocabulary.default())
+
+    # ---- running
+
+    def updateButton(self) -> None:
+        """One button: Segment, or Cancel while something runs. Its tool tip says what is missing."""
+        button, p = self.ui.segmentButton, self.parameters
+        if self.isRunning:
+            button.text, button.enabled = _("Cancel"), True
+            button.toolTip = _("Stop; nothing is written")
+            return
+        missing = ""
+        if p is None or p.inputVolume is None:
+            missing = _("Choose a volume first.")
+        elif not self.prompts.texts and not self.prompts.typed:
+            missing = _("Type what to segment.")
+        button.text, button.enabled = _("Segment"), not missing
+        button.toolTip = missing or _("Search the structures in the volume")
+        if missing and not self.ui.runProgressBar.visible:
+            self.ui.statusLabel.text = missing
+        elif self.ui.statusLabel.text in (_("Choose a volume first."), _("Type what to segment.")):
+            self.ui.statusLabel.text = ""
+
+    def onSegmentOrCancel(self) -> None:
+        """The button."""
+        if self.isRunning:
+            self.task.cancel()
+        else:
+            self.onSegment()
+
+    def onSegment(self) -> None:
+        """Start, or say inside the panel why not."""
+        self.prompts.acceptTyped()
+        missing = installer.missingPackages()
+        if missing:
+            installer.offer(missing, self.messages, self.onSegment, self.setStatus)
+            return
+        p = self.parameters
+        self.messages.clear()
+        roi = {"roi": p.roi, "view": "view"}.get(p.region)
+        try:
+            if p.region == "roi" and roi is None:
+                raise RefSAM3DError(_("No region of interest is chosen; choose one under Advanced, or search the whole volume."))
+            arguments = {
+                "existing": p.existing,
+                "roi": roi,
+                "choice": EngineChoice(p.model, p.adapter.strip(), p.device),
+                "probability": p.probability,
+                "allowUnknown": p.allowUnknown,
+                "onProgress": self._onProgress,
+                "onEnd": self._onEnd,
+            }
+            texts = list(self.prompts.texts)
+            if p.frames == "all" and sequences.browserOf(p.inputVolume) is not None:
+                self.task = sequences.AllFrames(self.logic, p.inputVolume, texts, **arguments)
+            else:
+                self.task = self.logic.segment(p.inputVolume, texts, p.segmentation, wait=False, **arguments)
+        except RefSAM3DError as error:
+            self.messages.show("error", str(error))
+            self.updateButton()
+            return
+        prompt_box.rememberPrompts(texts)
+        if not self.task.isOver:
+            self.ui.runProgressBar.setValue(0)
+            self.ui.runProgressBar.setVisible(True)
+        self.updateButton()
+
+    def setStatus(self, text: str) -> None:
+        """The line under the button."""
+        self.ui.statusLabel.text = text
+
+    def _onProgress(self, task: Any) -> None:
+        self.ui.runProgressBar.setValue(int(1000 * task.fraction))
+        parts = [f"{int(100 * task.fraction)} %", task.stage, remainingText(task.remainingS)]
+        self.setStatus(" – ".join(part for part in parts if part))
+
+    def _onEnd(self, task: Any) -> None:
+        self.ui.runProgressBar.setVisible(False)
+        if task.state is TaskState.DONE:
+            self._showResults(task)
+        elif task.state is TaskState.FAILED:
+            self.setStatus("")
+            self.messages.show("error", str(task.failure), {_("Diagnostics"): self.openDiagnostics})
+        else:
+            self.setStatus(_("Cancelled; nothing was changed."))
+            if task.failure is not None:
+                self.messages.show("warning", str(task.failure))
+        self.task = None
+        self.updateButton()
+        self.refreshMemory()
+
+    def _showResults(self, task: Any) -> None:
+        node = task.sink.segmentationNode
+        if self.parameters is not None and node is not None:
+            self.parameters.segmentation = node
+        self.results.fill(task.outcomes, node)
+        drawn = sum(1 for outcome in task.outcomes if outcome.segmentID)
+        self.setStatus(
+            _("{drawn} of {all} structures drawn in {s:.1f} s.").format(drawn=drawn, all=len(task.outcomes), s=task.run.elapsedS)
+        )
+        self.advanced.showCard(task.engine)
+        if task.engine.vocabulary:
+            self.prompts.setVocabulary(Vocabulary.from_json(task.engine.vocabulary))
+        notes = [*task.warnings, *(w for o in task.outcomes for w in (*o.result.warnings, o.note) if w)]
+        if notes:
+            self.messages.show("warning", "\n".join(dict.fromkeys(notes)))
+
+    # ---- the rest
+
+    def openDiagnostics(self) -> None:
+        """From the link of an error message."""
+        self.ui.diagnosticsCollapsibleButton.collapsed = False
+        diagnostics.makeReport(self.ui.diagnosticsTextEdit.setPlainText)
+
+    def onRelease(self) -> None:
+        """End the engine; its memory goes with it."""
+        if not self.isRunning:
+            session.stop()
+            self.refreshMemory()
+
+    def refreshMemory(self) -> None:
+        """Ask the engine, if there is one."""
+        session.engineRunner().ask(Status, self.advanced.showMemory)
