@@ -263,13 +263,22 @@ def _read_frames(header: _Header, source: str) -> tuple[np.ndarray, Stack, tuple
         import pydicom
     except ImportError as error:
         raise InputError(f"'{header.path}' is a multi-frame DICOM file, which needs pydicom: pip install refsam3d[dicom].") from error
-    data = pydicom.dcmread(header.path, stop_before_pixels=True)
+    stack = stack_planes(frame_planes(pydicom.dcmread(header.path, stop_before_pixels=True), header.path), source)
+    return np.ascontiguousarray(_narrow(_pixels(header.path))[stack.order]), stack, (header.path,)
+
+
+def frame_planes(data: Any, source: str) -> list[Plane]:
+    """Where each frame of a multi-frame pydicom dataset lies.
+
+    Raises:
+        InputError: a frame does not say.
+    """
     shared = getattr(data, "SharedFunctionalGroupsSequence", [None])[0]
     planes = []
     for n, frame in enumerate(getattr(data, "PerFrameFunctionalGroupsSequence", [])):
-        measures = _group(frame, shared, "PixelMeasuresSequence")
-        position = _group(frame, shared, "PlanePositionSequence")
-        orientation = _group(frame, shared, "PlaneOrientationSequence")
+        measures = functional_group(frame, shared, "PixelMeasuresSequence")
+        position = functional_group(frame, shared, "PlanePositionSequence")
+        orientation = functional_group(frame, shared, "PlaneOrientationSequence")
         if measures is None or position is None or orientation is None:
             break
         planes.append(
@@ -278,17 +287,17 @@ def _read_frames(header: _Header, source: str) -> tuple[np.ndarray, Stack, tuple
                 tuple(map(float, orientation.ImageOrientationPatient)),
                 tuple(map(float, measures.PixelSpacing)),
                 (int(data.Rows), int(data.Columns)),
-                f"{header.identity}/{n}",
+                f"{data.SOPInstanceUID}/{n}",
                 float(getattr(measures, "SpacingBetweenSlices", None) or getattr(measures, "SliceThickness", None) or 1.0),
             )
         )
-    if len(planes) != header.frames:
-        raise InputError(f"'{header.path}' does not state where each of its {header.frames} frames lies; export it as single slices.")
-    stack = stack_planes(planes, source)
-    return np.ascontiguousarray(_narrow(_pixels(header.path))[stack.order]), stack, (header.path,)
+    if not planes or len(planes) != int(data.NumberOfFrames):
+        raise InputError(f"'{source}' does not state where each of its {data.NumberOfFrames} frames lies; export it as single slices.")
+    return planes
 
 
-def _group(frame: Any, shared: Any, name: str) -> Any:
+def functional_group(frame: Any, shared: Any, name: str) -> Any:
+    """First item of a sequence that is stated per frame or once for all; None if it is nowhere."""
     for groups in (frame, shared):
         sequence = getattr(groups, name, None) if groups is not None else None
         if sequence:

@@ -1,0 +1,121 @@
+"""What a segment carries about its origin: tags that survive ``.seg.nrrd``, DICOM SEG and Slicer's own saving."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from . import __version__
+from .types import PromptResult, Verdict
+
+PREFIX = "RefSAM3D."
+#: Terminology context of Slicer that has laterality for paired organs and most types.
+TERMINOLOGY_CONTEXT = "Segmentation category and type - DICOM master list"
+ANATOMY_CONTEXT = "Anatomic codes - DICOM master list"
+#: DICOM's code for what has no code of its own; Slicer's default too.
+DEFAULT_TERMINOLOGY: Mapping[str, tuple[str, str, str]] = {
+    "category": ("SCT", "85756007", "Tissue"),
+    "type": ("SCT", "85756007", "Tissue"),
+}
+
+
+def is_drawn(result: PromptResult) -> bool:
+    """True for results that become a segment: absent and unknown ones never do."""
+    return result.verdict in (Verdict.PRESENT, Verdict.UNCERTAIN) and bool(result.mask.any())
+
+
+def segment_tags(result: PromptResult, label: int, engine_info: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of one result. Numbers have a decimal point in every locale; those that do not exist are empty.
+
+    Args:
+        label: number of the result, from 1.
+        engine_info: ``name``, ``sha256``, ``device``, ``version`` and ``adapter`` as far as they are known.
+    """
+    adapter = str(engine_info.get("adapter") or "").replace("\\", "/").rpartition("/")[2]  # a folder may hold a person's name
+    tags = {
+        "Prompt": result.prompt,
+        "Resolved": result.resolved,
+        "Label": str(label),
+        "Verdict": Verdict(result.verdict).value,
+        "Presence": _number(result.presence),
+        "Confidence": _number(result.confidence),
+        "Model": str(engine_info.get("name") or ""),
+        "ModelSHA256": str(engine_info.get("sha256") or ""),
+        "Adapter": adapter,
+        "Device": str(engine_info.get("device") or ""),
+        "Version": str(engine_info.get("version") or __version__),
+        "Date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    named = {PREFIX + key: text for key, text in tags.items()}
+    named["DICOM.SegmentAlgorithmType"] = "AUTOMATIC"
+    named["DICOM.SegmentAlgorithmName"] = f"RefSAM3D {tags['Model']}".strip()[:64]  # DICOM LO: 64 characters
+    return named
+
+
+def segment_names(results: list[PromptResult]) -> list[str]:
+    """A name for each result, unique and in ASCII, which is all that NRRD headers hold; the prompt tag has the exact text.
+
+    >>> from types import SimpleNamespace as R
+    >>> segment_names([R(resolved="brainstem", prompt=""), R(resolved="", prompt="moëlle"), R(resolved="brainstem", prompt="")])
+    ['brainstem', 'moelle', 'brainstem (2)']
+    """
+    names: list[str] = []
+    for number, result in enumerate(results, 1):
+        text = unicodedata.normalize("NFKD", result.resolved or result.prompt).encode("ascii", "ignore").decode()
+        text = " ".join(re.sub(r"[\x00-\x1f\x7f|]", " ", text).split())[:200]
+        base = name = text or f"result {number}"
+        copy = 2
+        while name in names:
+            name, copy = f"{base} ({copy})", copy + 1
+        names.append(name)
+    return names
+
+
+def terminology_of(result: PromptResult, engine_info: Mapping[str, Any]) -> Mapping[str, tuple[str, str, str]]:
+    """Codes under "category", "type" and perhaps "modifier": the result's own, else those of the vocabulary by name.
+
+    ``engine_info["vocabulary"]`` is the checkpoint's vocabulary; without it the one that ships is asked.
+    """
+    own = result.details.get("terminology")
+    if own:
+        return dict(own)
+    vocabulary = engine_info.get("vocabulary")
+    if vocabulary is None:
+        from .text.vocabulary import Vocabulary
+
+        vocabulary = Vocabulary.default()
+    for structure in vocabulary.structures:
+        if structure.name == result.resolved:
+            return dict(structure.terminology)
+    return DEFAULT_TERMINOLOGY
+
+
+def encode_tag(text: str) -> str:
+    """Text in which "|", which parts tags, and all that a NRRD header cannot hold are written as %XX; the rest stays readable.
+
+    >>> encode_tag("left|right 50% moëlle")
+    'left%7Cright 50% mo%C3%ABlle'
+    >>> decode_tag(encode_tag("100%7C\\n"))
+    '100%7C\\n'
+    """
+    safe = re.sub(r"%(?=[0-9A-Fa-f]{2})", "%25", text)
+    coded = ["".join(f"%{byte:02X}" for byte in c.encode()) if c in "|\\" or not " " <= c <= "~" else c for c in safe]
+    for end in (0, -1):  # headers lose blanks at both ends
+        if coded and coded[end] == " ":
+            coded[end] = "%20"
+    return "".join(coded)
+
+
+def decode_tag(text: str) -> str:
+    """Inverse of :func:`encode_tag`."""
+    return re.sub(
+        r"(?:%[0-9A-Fa-f]{2})+", lambda found: bytes.fromhex(found.group().replace("%", "")).decode("utf-8", errors="replace"), text
+    )
+
+
+def _number(value: float | None) -> str:
+    return f"{value:.4f}" if value is not None and math.isfinite(value) else ""
