@@ -21,6 +21,8 @@ __all__ = ["Comparison", "compare_masks", "compare_segmentations", "dice", "diff
 
 #: Tolerances of the surface score, mm.
 NSD_TOLERANCES_MM = (2.0, 5.0)
+#: 2 GB as bool: beyond this two files hardly show one patient.
+MAX_GRID_VOXELS = 2e9
 #: Colours of the difference segments: told apart with every common colour vision deficiency (Okabe and Ito).
 _COLOURS = {"only first": (213, 94, 0), "only second": (0, 114, 178), "both": (150, 150, 150)}
 
@@ -93,7 +95,26 @@ def _read(path: Path, labels: Mapping[int, str], geometry: Geometry | None) -> t
     return masks, grid
 
 
+def covering_grid(grid: Geometry, other: Geometry) -> Geometry:
+    """The voxels of ``grid``, continued until they cover ``other`` too: Slicer crops a segmentation to what is drawn."""
+    depth, height, width = (n - 1 for n in other.shape_dhw)
+    corners = np.array([(i, j, k, 1.0) for i in (0, width) for j in (0, height) for k in (0, depth)]).T
+    inside = (np.linalg.inv(grid.ijk_to_ras) @ other.ijk_to_ras @ corners)[:3]
+    low = np.minimum(0, np.floor(inside.min(axis=1) + 1e-3)).astype(int)
+    high = np.maximum(np.array(grid.shape_dhw[::-1]) - 1, np.ceil(inside.max(axis=1) - 1e-3)).astype(int)
+    size = high - low + 1
+    if np.prod(size.astype(float)) > MAX_GRID_VOXELS:
+        raise InputError(
+            f"The two segmentations lie too far apart to be compared ({' x '.join(map(str, size))} voxels); check that they belong together."
+        )
+    matrix = grid.ijk_to_ras.copy()
+    matrix[:3, 3] = (grid.ijk_to_ras @ [*low, 1.0])[:3]
+    return Geometry((int(size[2]), int(size[1]), int(size[0])), matrix)
+
+
 def _to_grid(mask: np.ndarray, grid: Geometry, target: Geometry) -> np.ndarray:
+    if grid == target:
+        return mask
     import SimpleITK as sitk
 
     reference = to_image(np.zeros(target.shape_dhw, dtype=np.uint8), target)
@@ -122,15 +143,19 @@ def compare_masks(first: np.ndarray, second: np.ndarray, geometry: Geometry) -> 
 
 
 def compare_segmentations(first: Path, second: Path, labels: Mapping[int, str] | None = None) -> tuple[list[Comparison], Geometry]:
-    """Structures of both files by name (case does not matter), on the grid of the first one.
+    """Structures of both files by name (case does not matter), on the voxels of the first one continued to cover the second.
 
     A structure that only one file has is compared with an empty mask.
 
     Raises:
         InputError: a file cannot be read, or the two have no structure in common.
     """
-    masks_a, geometry = _read(Path(first), labels or {}, None)
-    masks_b, _ = _read(Path(second), labels or {}, geometry)
+    masks_a, grid = _read(Path(first), labels or {}, None)
+    masks_b, other = _read(Path(second), labels or {}, None)
+    geometry = covering_grid(grid, other)
+    masks_a, masks_b = (
+        {name: _to_grid(mask, own, geometry) for name, mask in masks.items()} for masks, own in ((masks_a, grid), (masks_b, other))
+    )
     names_b = {name.lower(): name for name in masks_b}
     names = list(masks_a) + [name for low, name in names_b.items() if low not in {n.lower() for n in masks_a}]
     if not any(name.lower() in names_b for name in masks_a):

@@ -33,16 +33,17 @@ class RayWorker:
         self.engine = load_factory(self.options.engine)(**self.options.engine_arguments)
         import sys
 
+        self.description = describe_engine(self.engine, self.options.engine_arguments)
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(threads)
 
     def info(self, mark: str) -> dict[str, Any]:
         """Engine's description; ``shared`` tells whether this machine sees the file ``mark`` of the output folder."""
-        return {**describe_engine(self.engine), "shared": (self.output / mark).exists()}
+        return {**self.description, "shared": (self.output / mark).exists()}
 
     def work(self, case: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
         """Outcome of one case."""
-        return work_on(self.engine, describe_engine(self.engine), Case.from_dict(case), self.options, self.output, known)
+        return work_on(self.engine, self.description, Case.from_dict(case), self.options, self.output, known)
 
 
 class RayPool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from ..batch.content_hash import hash_file, hash_mask
 from ..batch.folder_state import JOURNAL, case_folder
 from ..batch.pictures import draw_structure, grey_window, write_pictures
 from ..batch.run_manifest import prepare_folder, start_run
-from ..errors import InputError
 from ..places import box_of, look_at
 from ..types import PromptResult, Verdict
 
@@ -28,20 +26,19 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
     Raises:
         InputError: image or segmentation cannot be read, or their grids differ. OutputError: the folder cannot be used.
     """
-    from ..segmentation_io import read_segmentation
+    from ..segmentation_io import read_segmentation, write_segmentation
     from ..volume_io import load_volume
 
     folder, segmentation = Path(folder), Path(segmentation)
     volume = load_volume(image, series=series or None)
-    segments, geometry = read_segmentation(segmentation)
-    if geometry != volume.geometry:
-        raise InputError(f"'{segmentation}' has another grid than '{image}'; export the segmentation with the image as its reference.")
+    segments, geometry = read_segmentation(segmentation, volume.geometry)
     prepare_folder(folder)
     key = slug(name or segmentation.name.split(".")[0])
     place = case_folder(folder, key)
     place.mkdir(parents=True, exist_ok=True)
     window = grey_window(volume)
     rows: list[dict[str, Any]] = []
+    results: list[PromptResult] = []
     for number, (title, mask, tags) in enumerate(segments, 1):
         mask = np.asarray(mask, dtype=bool)
         tags = {str(k).rsplit(".", 1)[-1].lower(): v for k, v in dict(tags).items()}
@@ -77,9 +74,9 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
         )
         row["picture"], row["picture_mask"] = write_pictures(place, number, *draw_structure(volume, result, row, window))
         rows.append(row)
+        results.append(result)
     copied = f"{key}.seg.nrrd"
-    with write_aside(place / copied, overwrite=True) as aside:
-        shutil.copyfile(segmentation, aside)
+    write_segmentation(place / copied, results, volume, {"name": "", "sha256": ""}, overwrite=True)
     model = {"name": "", "sha256": ""}
     fingerprint = hash_file(segmentation)
     report = {

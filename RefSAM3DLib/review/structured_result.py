@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..atomic import check_output, write_aside
 from ..batch.append_log import utc_now
-from ..errors import ConfigError, InputError
+from ..errors import InputError
+from ..places import box_of
+from ..types import PromptResult, Verdict, Volume
 from .queue import ReviewItem
 from .session import ReviewSession
 from .status import last_overall
-from .verdicts import ReviewVerdict
+from .verdicts import STATUS_WORDS, ReviewVerdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +66,7 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
     volume = session.volume(items[0]) if accepted else None
     if volume is not None and volume.dicom_files:
         seg_path = folder / f"{case}.reviewed.dcm"
-        _write_seg(seg_path, accepted, list(volume.dicom_files), overwrite)
+        _write_seg(seg_path, accepted, volume, overwrite)
         report["dicom_seg"] = seg_path.name
         written.append(seg_path)
     with write_aside(path, overwrite=overwrite) as aside:
@@ -82,88 +85,53 @@ def _finding(item: ReviewItem, entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_seg(path: Path, accepted: list[tuple[ReviewItem, dict[str, Any], np.ndarray]], files: list[str], overwrite: bool) -> None:
-    """Segments are AUTOMATIC as accepted and SEMIAUTOMATIC where a person edited; reviewers are the content creators.
+def _write_seg(path: Path, accepted: list[tuple[ReviewItem, dict[str, Any], np.ndarray]], volume: Volume, overwrite: bool) -> None:
+    """The engine's SEG with what the review adds: segments are SEMIAUTOMATIC where a person edited, reviewers are the content creators."""
+    from ..dicom_seg import check_highdicom, write_dicom_seg
 
-    ``mask`` k grows in the order of ``files``: that is the promise of ``Volume.dicom_files``.
-    """
-    try:
-        import highdicom as hd
-        import pydicom
-        from pydicom.sr.codedict import codes
-        from pydicom.uid import ExplicitVRLittleEndian
-    except ImportError as error:
-        raise ConfigError('DICOM SEG needs highdicom and pydicom; install them with: pip install "refsam3d[dicom]".') from error
-    import numpy as np
+    check_highdicom(path)
+    import pydicom
 
-    sources = [pydicom.dcmread(name) for name in files]
-    algorithm = hd.AlgorithmIdentificationSequence(
-        name="RefSAM3D",
-        version=__version__,
-        family=codes.cid7162.ArtificialIntelligence,
-        source="RefSAM3D",
-        parameters={"model": str(accepted[0][0].model.get("name", "")), "sha256": str(accepted[0][0].model.get("sha256", ""))},
-    )
+    results = [_as_result(item, mask, volume) for item, _, mask in accepted]
+    model = accepted[0][0].model
     reviewers = list(dict.fromkeys(str(entry["reviewer"]) for _, entry, _ in accepted))
-    segments = []
-    for number, (item, entry, _) in enumerate(accepted, 1):
-        edited = entry["verdict"] == "accept_edited"
-        category, kind = _codes(item.structure)
-        segments.append(
-            hd.seg.SegmentDescription(
-                segment_number=number,
-                segment_label=item.structure[:64],
-                segmented_property_category=category,
-                segmented_property_type=kind,
-                algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC if edited else hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-                algorithm_identification=algorithm,
-                tracking_uid=hd.UID(),
-                tracking_id=f"{item.case} {item.structure}"[:64],
-            )
-        )
-    pixels = np.stack([mask for _, _, mask in accepted], axis=-1).astype(np.uint8)
-    segmentation = hd.seg.Segmentation(
-        source_images=sources,
-        pixel_array=pixels,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=segments,
-        series_instance_uid=hd.UID(),
-        series_number=900,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="RefSAM3D",
-        manufacturer_model_name="RefSAM3D",
-        software_versions=__version__,
-        device_serial_number="1",
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        content_description="Reviewed segmentation",
-        content_label="REVIEWED",
-        series_description="RefSAM3D, reviewed",
-        content_creator_name=_person_name(reviewers[0]),
-    )
-    if len(reviewers) > 1:
-        segmentation.ContentDescription = f"Reviewed segmentation, by {', '.join(reviewers)}"[:64]
     with write_aside(path, overwrite=overwrite) as aside:
-        segmentation.save_as(aside)
+        write_dicom_seg(aside, results, volume, {"name": model.get("name", ""), "sha256": model.get("sha256", ""), "version": __version__})
+        dataset = pydicom.dcmread(aside)
+        dataset.ContentLabel, dataset.SeriesDescription = "REVIEWED", "RefSAM3D, reviewed"
+        dataset.ContentCreatorName = _person_name(reviewers[0])
+        dataset.ContentDescription = _ascii(f"Reviewed by {', '.join(reviewers)}")[:64]
+        for segment, (_, entry, _) in zip(dataset.SegmentSequence, accepted, strict=True):
+            edited = entry["verdict"] == "accept_edited"
+            segment.SegmentAlgorithmType = "SEMIAUTOMATIC" if edited else "AUTOMATIC"
+            words = STATUS_WORDS[entry["verdict"]]
+            segment.SegmentDescription = _ascii(f"{segment.get('SegmentDescription', '')}; {words} by {entry['reviewer']}")[:1024]
+        dataset.save_as(aside)
+
+
+def _as_result(item: ReviewItem, mask: np.ndarray, volume: Volume) -> PromptResult:
+    nan = float("nan")
+    return PromptResult(
+        prompt=item.prompt,
+        resolved=item.structure,
+        verdict=Verdict.PRESENT,
+        presence=nan if item.presence is None else item.presence,
+        confidence=nan if item.confidence is None else item.confidence,
+        mask=mask,
+        volume_ml=float(mask.sum()) * volume.geometry.voxel_volume_ml,
+        box=box_of(mask),
+        elapsed_s=0.0,
+        colour=item.colour,
+    )
 
 
 def _person_name(reviewer: str) -> str:
     """ "Dr. A. Muster" as DICOM's family^given; what DICOM uses as a separator is replaced."""
-    words = reviewer.replace("^", " ").replace("=", " ").replace("\\", " ").split()
-    return f"{words[-1]}^{' '.join(words[:-1])}" if len(words) > 1 else words[0]
+    words = _ascii(reviewer).replace("^", " ").replace("=", " ").split()
+    return f"{words[-1]}^{' '.join(words[:-1])}"[:64] if len(words) > 1 else (words or ["Reviewer"])[0][:64]
 
 
-def _codes(structure: str) -> tuple[Any, Any]:
-    """SNOMED codes of the vocabulary; "Anatomical structure" for what it does not know."""
-    from highdicom.sr.coding import CodedConcept
-
-    category, kind = ("SCT", "123037004", "Anatomical Structure"), ("SCT", "123037004", "Anatomical Structure")
-    try:
-        from ..resources import resource_path
-
-        vocabulary = json.loads(resource_path("Text", "vocabulary.json").read_text(encoding="utf-8"))
-        found = next(s for s in vocabulary["structures"] if s["name"] == structure)
-        category, kind = tuple(found["terminology"]["category"]), tuple(found["terminology"]["type"])
-    except (StopIteration, KeyError, OSError, ValueError):
-        pass
-    return tuple(CodedConcept(value=value, scheme_designator=scheme, meaning=meaning[:64]) for scheme, value, meaning in (category, kind))  # type: ignore[return-value]
+def _ascii(text: str) -> str:
+    """Text that needs no other character set than the source series has; accents are dropped, not letters."""
+    plain = unicodedata.normalize("NFKD", text)
+    return "".join(c for c in plain if not unicodedata.combining(c)).encode("ascii", "replace").decode().replace("\\", "/")

@@ -85,3 +85,15 @@ def test_no_common_structure_is_said_with_both_lists(tmp_path: Path) -> None:
         compare_segmentations(first, second)
     with pytest.raises(InputError, match="does not exist"):
         read_masks(tmp_path / "c.nii.gz", {})
+
+
+def test_segmentation_that_slicer_cropped_is_compared_whole(tmp_path: Path) -> None:
+    whole = np.zeros((8, 9, 10), bool)
+    whole[1:7, 2:6, 3:8] = True
+    second = label_map(tmp_path / "b.nii.gz", grid(), (1, (slice(1, 7), slice(2, 6), slice(3, 8))))
+    cut = Geometry((3, 2, 2), grid().ijk_to_ras @ np.array([[1, 0, 0, 4], [0, 1, 0, 3], [0, 0, 1, 2], [0, 0, 0, 1.0]]))
+    first = label_map(tmp_path / "a.nii.gz", cut, (1, (slice(None),) * 3))
+    for one, other in ((first, second), (second, first)):
+        found, geometry = compare_segmentations(one, other)
+        assert found[0].row["dice"] == pytest.approx(2 * 12 / (12 + whole.sum()), abs=1e-5)
+        assert geometry.shape_dhw in ((8, 9, 10), (6, 4, 5))

@@ -321,10 +321,24 @@ def test_result_names_algorithm_and_reviewer_in_json_and_dicom(tmp_path: Path) -
     assert dataset.Modality == "SEG"
     assert str(dataset.ContentCreatorName) == "Muster^Dr. Anna"
     assert [s.SegmentAlgorithmType for s in dataset.SegmentSequence] == ["AUTOMATIC", "SEMIAUTOMATIC"]
-    assert dataset.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "RefSAM3D"
+    assert dataset.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName.startswith("RefSAM3D")
     import highdicom as hd
 
     seg = hd.seg.segread(seg_path)
+    assert "accepted with edits by Dr. Anna Muster" in dataset.SegmentSequence[1].SegmentDescription
     drawn = seg.get_volume(combine_segments=False).array
     expected = [session.machine_mask(first)[0].sum(), session.machine_mask(second)[0].sum()]
     assert [int(drawn[..., n].sum()) for n in range(2)] == [int(v) for v in expected]
+
+
+def test_everything_erased_is_an_edit_too(folder: Path, tmp_path: Path) -> None:
+    from RefSAM3DLib.review import export_manifest
+
+    session = ReviewSession(folder, "A")
+    item = session.find("case_0/1")
+    machine, _ = session.machine_mask(item)
+    entry = session.decide(item, "accept_edited", edited_mask=np.zeros_like(machine))
+    assert entry["metrics"]["dice"] == 0.0
+    assert entry["metrics"]["mean_surface_mm"] is None
+    outcome = export_manifest(session, tmp_path / "export")
+    assert json.loads(outcome.manifest.read_text())["training"][0]["labelled"] == [1]
