@@ -88,11 +88,12 @@ def run_demo(args: argparse.Namespace, factory: EngineFactory) -> int:
     progress.close()
     rows = [_row(number, result, truth) for number, result in enumerate(results, start=1)]
     timing = {"load": round(loaded, 3), "embed": round(embedded, 3), "total": round(loaded + time.monotonic() - clock, 3)}
-    _write(folder, args, engine, volume, truth, results, rows, timing, replace)
+    warnings = _warnings(engine, volume, results)
+    _write(folder, args, engine, volume, truth, results, rows, warnings, timing, replace)
     each = sum(result.elapsed_s for result in results) / max(len(results), 1)
     speed = f"{engine.model_name} on {engine.device_name}: image encoded in {embedded:.1f} s, then {each:.2f} s a prompt."
     sys.stdout.write(
-        "\n".join([*_table(rows, truth), "", speed, *_remarks(rows, truth, engine), "", *_next_steps(folder, args.input)]) + "\n"
+        "\n".join([*_table(rows, truth), "", speed, *_remarks(rows, truth, warnings), "", *_next_steps(folder, args.input)]) + "\n"
     )
     return 0
 
@@ -171,6 +172,12 @@ def _finite(value: float) -> float | None:
     return round(float(value), 4) if math.isfinite(value) else None
 
 
+def _warnings(engine: Any, volume: Volume, results: list[PromptResult]) -> list[str]:
+    """Sentences about the volume, the run and single prompts, each once."""
+    said = [volume.metadata.get("warning", ""), *engine.warnings, *(sentence for result in results for sentence in result.warnings)]
+    return [sentence for sentence in dict.fromkeys(said) if sentence]
+
+
 def _table(rows: list[dict[str, Any]], truth: dict[str, np.ndarray] | None) -> list[str]:
     """The results as lines of text."""
     shown = ["prompt", "resolved", "verdict", "presence", "mL"] + (["Dice", "Dice, other side"] if truth is not None else [])
@@ -197,9 +204,9 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _remarks(rows: list[dict[str, Any]], truth: dict[str, np.ndarray] | None, engine: Any) -> list[str]:
+def _remarks(rows: list[dict[str, Any]], truth: dict[str, np.ndarray] | None, warnings: list[str]) -> list[str]:
     """What the table means, mistakes included."""
-    lines = [f"Note: {warning}" for warning in engine.warnings]
+    lines = [f"Note: {warning}" for warning in warnings]
     if truth is None:
         return [*lines, "No truth is known for this volume: look at the picture before you trust a number. Not for diagnosis."]
     for row in rows:
@@ -232,6 +239,7 @@ def _write(
     truth: dict[str, np.ndarray] | None,
     results: list[PromptResult],
     rows: list[dict[str, Any]],
+    warnings: list[str],
     timing: dict[str, float],
     replace: bool,
 ) -> None:
@@ -243,7 +251,8 @@ def _write(
     from ..segmentation_io import write_segmentation
 
     model = {"name": engine.model_name, "sha256": engine.model_sha256}
-    info = {**model, "device": engine.device_name, "version": __version__, "warnings": list(engine.warnings)}
+    vocabulary = getattr(engine, "vocabulary", None)
+    info = {**model, "device": engine.device_name, "version": __version__, "warnings": warnings, "vocabulary": vocabulary}
     write_segmentation(folder / SEGMENTATION_FILE, results, volume, info, overwrite=replace)
     title = "" if args.input else "RefSAM3D on a generated head-and-neck CT"
     overlay_figure(volume, results, folder / PICTURE_FILE, truth=truth, title=title, overwrite=replace)
@@ -253,7 +262,7 @@ def _write(
         "model": model,
         "device": engine.device_name,
         "prompts": rows,
-        "warnings": [*engine.warnings, *(warning for result in results for warning in result.warnings)],
+        "warnings": warnings,
         "elapsed_s": timing,
         "peak_memory_mb": peak_memory_mb(),
         "version": __version__,

@@ -11,11 +11,10 @@ import pytest
 from RefSAM3DLib.cli import demo
 from RefSAM3DLib.errors import OutputError, PromptError
 from RefSAM3DLib.phantoms import FIRST_HELD_OUT_SEED, STRUCTURES, head_and_neck_ct
-from RefSAM3DLib.types import PromptResult, Verdict
+from RefSAM3DLib.types import Modality, PromptResult, Verdict
 
 pytest.importorskip("matplotlib")
 sitk = pytest.importorskip("SimpleITK")
-pytest.importorskip("RefSAM3DLib.segmentation_io")
 
 SHAPE, SPACING = (60, 72, 72), (6.0, 6.0, 5.5)
 
@@ -101,6 +100,23 @@ def test_every_file_is_there_and_opens(tmp_path):
     assert set(report["elapsed_s"]) == {"load", "embed", "total"}
 
 
+def test_the_generated_ct_is_loaded_as_what_it_is(tmp_path):
+    from RefSAM3DLib.volume_io import load_volume
+
+    run(tmp_path)
+    volume = load_volume(tmp_path / "out" / demo.CT_FILE)
+    assert volume.modality is Modality.CT
+    assert volume.geometry.to_working_orientation() == ((0, 1, 2), (False, False, False))
+
+
+def test_warnings_are_shown_and_kept_once(tmp_path, capsys):
+    engine = OracleEngine()
+    engine.warnings = ["The field of view is unusual."] * 2
+    _, report, _ = run(tmp_path, engine=engine)
+    assert report["warnings"] == ["The field of view is unusual."]
+    assert "Note: The field of view is unusual." in capsys.readouterr().out
+
+
 def test_numbers_that_do_not_exist_are_null(tmp_path):
     _, report, _ = run(tmp_path)
     liver = next(row for row in report["prompts"] if row["prompt"] == "liver")
@@ -123,7 +139,6 @@ def test_an_invented_structure_is_told(tmp_path, capsys):
 
 
 def test_own_volume_has_no_truth_and_no_generated_ct(tmp_path, capsys):
-    pytest.importorskip("RefSAM3DLib.volume_io")
     image = sitk.GetImageFromArray((np.mgrid[0:20, 0:24, 0:28].sum(axis=0) * 20 - 800).astype(np.int16))
     sitk.WriteImage(image, str(tmp_path / "own.nrrd"))
     code, report, engine = run(tmp_path, "--input", str(tmp_path / "own.nrrd"), "-p", "mandible", "--modality", "ct")
