@@ -104,9 +104,8 @@ def covering_grid(grid: Geometry, other: Geometry) -> Geometry:
     high = np.maximum(np.array(grid.shape_dhw[::-1]) - 1, np.ceil(inside.max(axis=1) - 1e-3)).astype(int)
     size = high - low + 1
     if np.prod(size.astype(float)) > MAX_GRID_VOXELS:
-        raise InputError(
-            f"The two segmentations lie too far apart to be compared ({' x '.join(map(str, size))} voxels); check that they belong together."
-        )
+        shown = " x ".join(map(str, size))
+        raise InputError(f"The two segmentations lie too far apart to be compared ({shown} voxels); check that they belong together.")
     matrix = grid.ijk_to_ras.copy()
     matrix[:3, 3] = (grid.ijk_to_ras @ [*low, 1.0])[:3]
     return Geometry((int(size[2]), int(size[1]), int(size[0])), matrix)

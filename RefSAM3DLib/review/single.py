@@ -43,7 +43,7 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
         mask = np.asarray(mask, dtype=bool)
         tags = {str(k).rsplit(".", 1)[-1].lower(): v for k, v in dict(tags).items()}
         verdict = str(tags.get("verdict", "present" if mask.any() else "absent")).lower()
-        row = {
+        row: dict[str, Any] = {
             "prompt": str(tags.get("prompt", title)),
             "resolved": str(tags.get("resolved", title)),
             "structure": str(title),

@@ -45,5 +45,5 @@ def test_segmentation_is_reviewed_like_a_case_of_a_batch(tmp_path: Path) -> None
 def test_segmentation_on_another_grid_is_refused(tmp_path: Path) -> None:
     _, path = segmentation(tmp_path)
     other = write_volume(tmp_path / "other.nii.gz", seed=4)
-    with pytest.raises(InputError, match="lies outside|another grid"):
+    with pytest.raises(InputError, match=r"lies outside|another grid"):
         folder_for_segmentation(tmp_path / "review", other, path)
