@@ -101,7 +101,8 @@ def _speed(engine: Any, timing: dict[str, float], results: list[PromptResult]) -
     """One sentence on time. Fine tiles are encoded on demand: what is not of one prompt alone belongs to the image."""
     prompts_s = sum(result.elapsed_s for result in results)
     image_s = max(0.0, timing["total"] - timing["load"] - prompts_s)
-    return f"{engine.model_name} on {engine.device_name}: image read in {image_s:.1f} s, then {prompts_s / max(len(results), 1):.2f} s a prompt."
+    each_s = prompts_s / max(len(results), 1)
+    return f"{engine.model_name} on {engine.device_name}: image read in {image_s:.1f} s, then {each_s:.2f} s a prompt."
 
 
 def _prepare_folder(folder: Path) -> bool:
