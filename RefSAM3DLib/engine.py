@@ -1,0 +1,323 @@
+"""The public engine: encode a volume once, then ask as many prompts as you like."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .checkpoint import Calibration, Checkpoint, apply_adapter, load_checkpoint
+from .config import GridConfig
+from .device import choose_device, device_title
+from .errors import Cancelled, DeviceError, InputError
+from .inference.embed import GridEmbedding
+from .inference.scope import best_grid, extent_warning, modality_warning
+from .inference.session import PromptSession
+from .modeling.refsam3d import PromptFeatures
+from .modeling.text_encoder import pad_tokens
+from .resources import resource_path
+from .text.prompts import resolve_all
+from .text.tokenizer import PromptTokenizer
+from .text.vocabulary import Vocabulary
+from .types import Cancel, Modality, Progress, PromptResult, PromptStatus, ResolvedPrompt, Volume
+from .volume_io import decide_modality
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODEL = ("Models", "refsam3d-small.safetensors")
+#: Bytes of encoded images that an engine keeps before it forgets the least recently used one.
+CACHE_BYTES = 1_000_000_000
+#: Up to this many fine tiles, the fine pass reads the whole volume at once and no coarse pass is needed.
+DIRECT_TILES = 2
+
+
+class VolumeEmbedding:
+    """A volume and all that was computed from it alone: encodings by grid, made on demand and kept.
+
+    Attributes:
+        volume, modality: as read. warnings: sentences about the image as a whole.
+        grids: encodings by (grid name, coarse). key: content hash.
+    """
+
+    def __init__(self, engine: RefSAM3DEngine, volume: Volume, key: str) -> None:
+        self.engine, self.volume, self.key = engine, volume, key
+        if volume.modality is None:
+            volume.modality, volume.modality_source = decide_modality(volume)
+        self.modality = Modality(volume.modality)
+        self.grids: dict[tuple[str, bool], GridEmbedding] = {}
+        self.lock = threading.Lock()
+
+    @property
+    def bytes(self) -> int:
+        """Memory in use."""
+        return sum(g.bytes for g in self.grids.values())
+
+    def grid(self, grid: GridConfig, coarse: bool) -> GridEmbedding:
+        """Encoding of one grid (its tiles may still be missing)."""
+        key = (grid.name, coarse)
+        if key not in self.grids:
+            engine = self.engine
+            self.grids[key] = GridEmbedding(engine.model, engine.checkpoint.config, grid, coarse, self.volume, engine.device)
+        return self.grids[key]
+
+    def is_direct(self, grid: GridConfig) -> bool:
+        """Whether the fine pass alone sees the whole volume."""
+        spacing = grid.spacing_mm
+        extent = self.volume.geometry.extent_xyz_mm
+        count = 1
+        for e, t in zip(sorted(extent), sorted(grid.tile_dhw), strict=True):
+            count *= max(1, int(np.ceil(e / spacing / t)))
+        return count <= 8 and len(self.grid(grid, coarse=False).layout.starts) <= DIRECT_TILES
+
+    def whole_view(self, grid: GridConfig) -> GridEmbedding:
+        """The pass that decides presence: coarse, or fine where that is direct."""
+        return self.grid(grid, coarse=not self.is_direct(grid))
+
+    def scope_warnings(self, grid: GridConfig) -> tuple[str, ...]:
+        """Why this image is not of the kind that the grid was trained on (empty: it is)."""
+        found = (modality_warning(grid, self.modality), extent_warning(grid, self.whole_view(grid).extent_mm))
+        return tuple(w for w in found if w)
+
+
+class RefSAM3DEngine:
+    """Text-prompted segmentation of volumes with one checkpoint on one device.
+
+    Use :meth:`from_default` or :meth:`from_checkpoint`. One engine may be used from several threads; runs queue.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto", cache_bytes: int = CACHE_BYTES, adapter: str = "") -> None:
+        self.checkpoint = checkpoint
+        self.device, self.warnings = choose_device(device)
+        self.adapter = adapter
+        self.model = checkpoint.build().to(self.device)
+        self.tokenizer = PromptTokenizer(checkpoint.tokens)
+        self.cache_limit = cache_bytes
+        self._embeddings: OrderedDict[str, VolumeEmbedding] = OrderedDict()
+        self._texts: dict[str, PromptFeatures] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_default(cls, device: str = "auto", adapter: str | Path | None = None) -> RefSAM3DEngine:
+        """The model that ships with the program."""
+        return cls.from_checkpoint(resource_path(*DEFAULT_MODEL), device, adapter)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str = "auto", adapter: str | Path | None = None) -> RefSAM3DEngine:
+        """A model file, optionally with an adapter trained on it.
+
+        Raises:
+            CheckpointError, DeviceError: with the next step.
+        """
+        checkpoint = load_checkpoint(path)
+        if adapter is not None:
+            checkpoint = apply_adapter(checkpoint, adapter)
+        return cls(checkpoint, device, adapter=str(adapter or ""))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What may be asked for."""
+        return self.checkpoint.vocabulary
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model."""
+        return self.checkpoint.config.name
+
+    @property
+    def model_sha256(self) -> str:
+        """Hash of the weights file."""
+        return self.checkpoint.sha256
+
+    @property
+    def model_card(self) -> dict[str, Any]:
+        """Data, licences, scores, limits."""
+        return self.checkpoint.card
+
+    @property
+    def device_name(self) -> str:
+        """Device for people."""
+        return device_title(self.device)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory of encoded images."""
+        return sum(e.bytes for e in self._embeddings.values())
+
+    def release(self) -> None:
+        """Forget encoded images."""
+        with self._lock:
+            self._embeddings.clear()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def resolve(self, prompts: Sequence[str]) -> list[ResolvedPrompt]:
+        """What the prompts mean to this checkpoint; nothing is computed."""
+        return resolve_all(prompts, self.vocabulary)
+
+    def calibration(self, grid: str) -> Calibration:
+        """Presence calibration of a grid."""
+        return self.checkpoint.calibration.get(grid, Calibration())
+
+    def text_features(self, texts: Sequence[str]) -> PromptFeatures:
+        """Encode texts, each once per engine; padded to the longest."""
+        new = [t for t in dict.fromkeys(texts) if t not in self._texts]
+        with torch.inference_mode():
+            for text in new:  # one by one: a text's features must not depend on its neighbours
+                ids = pad_tokens([self.tokenizer.encode(text)], self.checkpoint.config.text.context_length)
+                self._texts[text] = self.model.encode_text(ids.to(self.device))
+        rows = [self._texts[t] for t in texts]
+        length = max(r.words.shape[1] for r in rows)
+        words = torch.cat([torch.nn.functional.pad(r.words, (0, 0, 0, length - r.words.shape[1])) for r in rows])
+        mask = torch.cat([torch.nn.functional.pad(r.mask, (0, length - r.mask.shape[1])) for r in rows])
+        return PromptFeatures(words, mask, torch.cat([r.sentence for r in rows]))
+
+    def embed(self, volume: Volume, progress: Progress | None = None, cancel: Cancel | None = None) -> VolumeEmbedding:
+        """Read a volume and encode the view that decides presence, on the grid that fits it best. Cached by content.
+
+        Raises:
+            InputError: nothing to read. Cancelled: asked to stop.
+        """
+        embedding = self._embedding(volume)
+        candidates = [g for g in self.checkpoint.config.grids if embedding.modality.value in g.modalities] or list(self.checkpoint.config.grids)
+        extents = {g.name: embedding.whole_view(g).extent_mm for g in candidates}
+        grid = best_grid_of(candidates, self, embedding, extents)
+        with self._lock:
+            self._encode(embedding, [(embedding.whole_view(grid), None)], progress, cancel, 0.0, 1.0, "reading the image")
+        return embedding
+
+    def segment(
+        self,
+        volume: Volume | VolumeEmbedding,
+        prompts: Sequence[str],
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+        probability: bool = False,
+        allow_unknown: bool = False,
+        roi: tuple[int, int, int, int, int, int] | None = None,
+    ) -> list[PromptResult]:
+        """Answer prompts, one result per resolved prompt, in order.
+
+        Args:
+            volume: a volume, or the embedding of one (then nothing of it is computed twice).
+            probability: also return the probability volume. allow_unknown: draw prompts that are not in the vocabulary.
+            roi: native half-open (k0, k1, j0, j1, i0, i1); results are cut to it, and fine tiles are computed only there.
+
+        Raises:
+            PromptError, InputError, DeviceError, Cancelled.
+        """
+        resolved = self.resolve(prompts)
+        embedding = volume if isinstance(volume, VolumeEmbedding) else self._embedding(volume)
+        if roi is not None:
+            roi = checked_roi(roi, embedding.volume.geometry.shape_dhw)
+        with self._lock:
+            try:
+                return PromptSession(self, embedding, progress, cancel, probability, roi).run(resolved, allow_unknown)
+            except (torch.OutOfMemoryError, DeviceError) as error:
+                if self.device.type == "cpu":
+                    raise DeviceError(f"Out of memory ({error}); close other programs, or give a region with --roi.") from error
+                note = f"{self.device_name} ran out of memory; this run fell back to the CPU."
+                logger.warning(note)
+                self._move_to_cpu(note)
+                fresh = VolumeEmbedding(self, embedding.volume, embedding.key)
+                self._embeddings[fresh.key] = fresh
+                return PromptSession(self, fresh, progress, cancel, probability, roi).run(resolved, allow_unknown)
+
+    def _move_to_cpu(self, note: str) -> None:
+        self.device = torch.device("cpu")
+        self.model.to(self.device)
+        self._embeddings.clear()
+        self._texts.clear()
+        self.warnings.append(note)
+
+    def _embedding(self, volume: Volume) -> VolumeEmbedding:
+        """Embedding of a volume by content; the least recently used ones go when the limit is reached."""
+        key = content_key(volume)
+        if key in self._embeddings:
+            self._embeddings.move_to_end(key)
+            return self._embeddings[key]
+        check_volume(volume)
+        embedding = VolumeEmbedding(self, volume, key)
+        self._embeddings[key] = embedding
+        while len(self._embeddings) > 1 and self.cached_bytes > self.cache_limit:
+            self._embeddings.popitem(last=False)
+        return embedding
+
+    def _encode(
+        self, embedding: VolumeEmbedding, wanted: list[tuple[GridEmbedding, list[int] | None]], progress: Progress | None, cancel: Cancel | None,
+        low: float, high: float, stage: str,
+    ) -> None:  # fmt: skip
+        """Encode the missing tiles of several passes, with a true fraction from ``low`` to ``high``."""
+        work = [(g, g.missing(indices if indices is not None else range(len(g.layout.starts)))) for g, indices in wanted]
+        total, done = sum(len(m) for _, m in work), 0
+        if cancel is not None and cancel():
+            raise Cancelled
+
+        def step(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(low + (high - low) * done / total, stage)
+
+        for grid, missing in work:
+            grid.encode(missing, step, cancel)
+
+
+def best_grid_of(
+    candidates: list[GridConfig], engine: RefSAM3DEngine, embedding: VolumeEmbedding, extents: dict[str, tuple[float, float, float]]
+) -> GridConfig:
+    """The candidate whose training images resemble the volume most."""
+    import dataclasses
+
+    return best_grid(dataclasses.replace(engine.checkpoint.config, grids=tuple(candidates)), embedding.modality, extents)
+
+
+def content_key(volume: Volume) -> str:
+    """Hash of voxels, grid and modality: editing a volume changes it, renaming does not."""
+    digest = hashlib.blake2b(digest_size=16)
+    array = np.ascontiguousarray(volume.array)
+    digest.update(array.data)
+    digest.update(np.ascontiguousarray(volume.geometry.ijk_to_ras).tobytes())
+    digest.update(f"{array.dtype}{array.shape}{volume.modality}".encode())
+    return digest.hexdigest()
+
+
+def check_volume(volume: Volume) -> None:
+    """Refuse voxels that nothing can be read from.
+
+    Raises:
+        InputError: wrong number of axes, not numbers, NaN or infinite, or all the same.
+    """
+    array = volume.array
+    if array.ndim != 3 or tuple(array.shape) != tuple(volume.geometry.shape_dhw):
+        raise InputError(f"The voxel array has shape {array.shape}, its geometry says {volume.geometry.shape_dhw}; load the volume again.")
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"The voxels are of type {array.dtype}, not real numbers; convert the image to a scalar volume.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise InputError(f"The image has {bad} voxels that are NaN or infinite; replace them by the background value first.")
+    if array.size and array.min() == array.max():
+        raise InputError(f"Every voxel of the image has the same value {array.flat[0]}; choose another volume.")
+
+
+def checked_roi(roi: Sequence[int], shape: tuple[int, int, int]) -> tuple[int, int, int, int, int, int]:
+    """Clip a region to the volume.
+
+    Raises:
+        InputError: it is empty or outside.
+    """
+    out = [min(max(int(v), 0), shape[n // 2]) for n, v in enumerate(roi)]
+    if len(out) != 6 or any(out[2 * a] >= out[2 * a + 1] for a in range(3)):
+        raise InputError(f"The region {tuple(roi)} does not meet the volume of shape {shape}; give k0, k1, j0, j1, i0, i1 inside it.")
+    return out[0], out[1], out[2], out[3], out[4], out[5]
+
+
+def is_drawable(prompt: ResolvedPrompt, allow_unknown: bool) -> bool:
+    """Whether a prompt is computed at all."""
+    return prompt.status is PromptStatus.KNOWN or allow_unknown

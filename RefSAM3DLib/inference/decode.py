@@ -1,0 +1,124 @@
+"""From encoded tiles and one prompt to mask logits in a box of the working grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..modeling.mask_decoder import multiply_mask, upsample_linear
+from ..modeling.refsam3d import PromptFeatures
+from .embed import GridEmbedding
+from .preprocess import Box
+
+
+@dataclass
+class Decoded:
+    """logits (P, d, h, w) over ``box`` (voxels of ``GridEmbedding.values``), presence logits (P,)."""
+
+    logits: Tensor
+    box: Box
+    presence: Tensor
+
+
+def decode(embedding: GridEmbedding, indices: list[int], prompt: PromptFeatures, box: Box) -> Decoded:
+    """Masks of all prompts from the given encoded tiles, over ``box``.
+
+    The prompt reads the tokens of all tiles at once; pixel features are blended before they meet the mask embedding, which
+    equals blending logits (the product is linear) at the cost of one product per prompt.
+    """
+    with torch.inference_mode():
+        if embedding.model.paper_decoder is not None:
+            return _decode_paper(embedding, indices, prompt, box)
+        return _decode_cached(embedding, indices, prompt, box)
+
+
+def _decode_cached(embedding: GridEmbedding, indices: list[int], prompt: PromptFeatures, box: Box) -> Decoded:
+    model = embedding.model
+    _, reading = model.read(embedding.concatenated_levels(indices), prompt)
+    assert model.mask_embedding is not None
+    vectors, bias = model.mask_embedding(prompt.sentence, reading.context)
+    padded = embedding.padded_box(box)
+    pixels = blend(embedding, indices, [embedding.tiles[i].pixels for i in indices], padded, 2)  # type: ignore[misc]
+    logits = multiply_mask(vectors, bias, pixels)
+    coarse = _coarse_map(embedding, indices, reading.coarse, padded)
+    return _crop(embedding, logits + coarse, padded, box, reading.presence)
+
+
+def _decode_paper(embedding: GridEmbedding, indices: list[int], prompt: PromptFeatures, box: Box) -> Decoded:
+    model, patch = embedding.model, embedding.patch
+    assert model.paper_decoder is not None
+    _, reading = model.read(embedding.concatenated_levels(indices), prompt)
+    padded = embedding.padded_box(box)
+    grid = tuple(n // patch for n in embedding.layout.tile_dhw)
+    per_prompt = []
+    for p in range(len(prompt.sentence)):
+        one = prompt.select(slice(p, p + 1))
+        tiles: list[Tensor] = []
+        for index in indices:
+            tile = embedding.tiles[index]
+            fused = model.cross_attention(tile.levels, one.words, one.mask)
+            maps = [f.transpose(1, 2).unflatten(2, grid) for f in fused]
+            assert tile.volume is not None
+            tiles.append(model.paper_decoder(maps, one.sentence, one.words, one.mask, tile.volume))
+        per_prompt.append(blend(embedding, indices, tiles, padded, 1)[0])
+    return _crop(embedding, torch.stack(per_prompt), padded, box, reading.presence)
+
+
+def blend(embedding: GridEmbedding, indices: list[int], maps: list[Tensor], padded: Box, stride: int) -> Tensor:
+    """Weighted mean of overlapping tile maps (C, ...) at ``stride``, cut to a padded box."""
+    low = [padded[2 * a] // stride for a in range(3)]
+    shape = [padded[2 * a + 1] // stride - low[a] for a in range(3)]
+    total = maps[0].new_zeros((maps[0].shape[0], *shape))
+    mass = maps[0].new_zeros(shape)
+    weight = embedding.weight if stride == 2 else upsample_nearest(embedding.weight, 2)
+    weight = weight.to(total.device)
+    for index, values in zip(indices, maps, strict=True):
+        start = [s // stride for s in embedding.layout.starts[index]]
+        extent = values.shape[1:]
+        source, target = [], []
+        for a in range(3):
+            first, last = max(low[a], start[a]), min(low[a] + shape[a], start[a] + extent[a])
+            if first >= last:
+                break
+            source.append(slice(first - start[a], last - start[a]))
+            target.append(slice(first - low[a], last - low[a]))
+        else:
+            w = weight[source[0], source[1], source[2]]
+            total[:, target[0], target[1], target[2]] += values[:, source[0], source[1], source[2]] * w
+            mass[target[0], target[1], target[2]] += w
+    return total / mass.clamp(min=1e-6)
+
+
+def upsample_nearest(weight: Tensor, factor: int) -> Tensor:
+    """Repeat each cell ``factor`` times per axis."""
+    for axis in range(3):
+        weight = weight.repeat_interleave(factor, axis)
+    return weight
+
+
+def _coarse_map(embedding: GridEmbedding, indices: list[int], coarse: Tensor, padded: Box) -> Tensor:
+    """Token logits (P, N) of several tiles -> (P, d, h, w) over a padded box, linear per tile, blended."""
+    grid = tuple(n // embedding.patch for n in embedding.layout.tile_dhw)
+    per_tile = coarse.unflatten(1, (len(indices), *grid))
+    maps = [upsample_linear(per_tile[:, n], embedding.patch) for n in range(len(indices))]
+    return blend(embedding, indices, maps, padded, 1)
+
+
+def _crop(embedding: GridEmbedding, logits: Tensor, padded: Box, box: Box, presence: Tensor) -> Decoded:
+    cut = [slice(box[2 * a] + embedding.layout.pad[a] - padded[2 * a], box[2 * a + 1] + embedding.layout.pad[a] - padded[2 * a]) for a in range(3)]
+    return Decoded(logits[:, cut[0], cut[1], cut[2]].float().cpu(), box, presence.float().cpu())
+
+
+def tiles_for(embedding: GridEmbedding, box: Box) -> list[int]:
+    """Tiles whose core meets a box: cores part the volume, so each voxel of the box lies well inside some chosen tile."""
+    layout = embedding.layout
+    padded = [box[2 * a + s] + layout.pad[a] for a in range(3) for s in (0, 1)]
+    axes = []
+    for a in range(3):
+        starts = sorted({s[a] for s in layout.starts})
+        edges = [0, *((p + layout.tile_dhw[a] + n) / 2 for p, n in pairwise(starts)), layout.shape_dhw[a]]
+        axes.append({s for s, lo, hi in zip(starts, edges, edges[1:], strict=False) if lo < padded[2 * a + 1] and hi > padded[2 * a]})
+    return [i for i, s in enumerate(layout.starts) if all(s[a] in axes[a] for a in range(3))]

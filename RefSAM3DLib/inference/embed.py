@@ -1,0 +1,150 @@
+"""Encode a volume on one working grid, tile by tile, on demand, and keep what no prompt can change."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..config import GridConfig, ModelConfig
+from ..errors import Cancelled, DeviceError
+from ..modeling.cross_attention import LevelCache
+from ..modeling.refsam3d import RefSAM3D
+from ..types import Cancel, Modality, Volume
+from .preprocess import Box, Frame, apply_windows, body_box, intensity_windows
+from .tiling import Layout, blend_weight
+
+logger = logging.getLogger(__name__)
+
+#: Tiles per forward pass. Two, not one: torch takes oneDNN's 3D convolution only from two samples on (1.9 times faster
+#: per tile, measured on two AVX2 cores); more costs memory and gains nothing on a CPU.
+BATCH = 2
+
+
+@dataclass
+class TileCache:
+    """One encoded tile. levels: image halves of the cross-attention; pixels (M, D/2, H/2, W/2) for the cached decoder;
+    maps: raw level features (C, N) and the tile's voxels for the paper's decoder."""
+
+    levels: list[LevelCache]
+    pixels: Tensor | None
+    volume: Tensor | None
+
+    @property
+    def bytes(self) -> int:
+        """Memory in use."""
+        tensors = [t for level in self.levels for t in (level.queries, level.image)]
+        tensors += [t for t in (self.pixels, self.volume) if t is not None]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+class GridEmbedding:
+    """A volume on one working grid at one spacing.
+
+    Attributes:
+        frame: native to working grid. origin: corner of the read box (body) in the working grid.
+        layout: tiles over that box. tiles: encoded so far, by index. encoded: how many were computed in its life.
+    """
+
+    def __init__(self, model: RefSAM3D, config: ModelConfig, grid: GridConfig, coarse: bool, volume: Volume, device: torch.device) -> None:
+        self.model, self.config, self.grid, self.coarse, self.device = model, config, grid, coarse, device
+        modality = Modality(volume.modality or Modality.MR)
+        self.frame = Frame.of(volume.geometry, grid.coarse_spacing_mm if coarse else grid.spacing_mm)
+        values = self.frame.read(volume.array)
+        box = body_box(values, modality) if grid.crop_body else (0, values.shape[0], 0, values.shape[1], 0, values.shape[2])
+        self.values = values[box[0] : box[1], box[2] : box[3], box[4] : box[5]].contiguous()
+        self.windows = intensity_windows(volume, modality, config.intensity)
+        self.patch = config.image.patch_size
+        self.layout = Layout.of(tuple(self.values.shape), grid.coarse_tile_dhw if coarse else grid.tile_dhw, self.patch)  # type: ignore[arg-type]
+        self.origin = (box[0], box[2], box[4])
+        self.tiles: dict[int, TileCache] = {}
+        self.encoded = 0
+        self.weight = blend_weight(self.layout.tile_dhw, 2)
+
+    @property
+    def bytes(self) -> int:
+        """Memory in use."""
+        return sum(t.bytes for t in self.tiles.values()) + self.values.numel() * self.values.element_size()
+
+    @property
+    def extent_mm(self) -> tuple[float, float, float]:
+        """Field of view read (D, H, W)."""
+        spacing = self.frame.spacing_mm
+        d, h, w = self.values.shape
+        return d * spacing, h * spacing, w * spacing
+
+    def missing(self, indices: Iterable[int]) -> list[int]:
+        """Tiles of ``indices`` that are not encoded yet."""
+        return [i for i in indices if i not in self.tiles]
+
+    def encode(self, indices: Iterable[int], step: Callable[[int], None] | None = None, cancel: Cancel | None = None) -> None:
+        """Encode tiles; ``step(n)`` after n more are done, ``cancel`` is asked before each batch.
+
+        A batch always holds ``BATCH`` tiles (the last is filled up with a copy), so a tile's result does not depend on which
+        others were asked for with it.
+        """
+        todo = self.missing(indices)
+        for first in range(0, len(todo), BATCH):
+            if cancel is not None and cancel():
+                raise Cancelled
+            chosen = todo[first : first + BATCH]
+            batch = torch.stack([self.cut(i) for i in (chosen * BATCH)[:BATCH]]).to(self.device)
+            self._encode_batch(chosen, batch)
+            if step is not None:
+                step(len(chosen))
+
+    def _encode_batch(self, chosen: list[int], batch: Tensor) -> None:
+        domain = torch.full((len(batch),), self.config.domain(self.grid.name, self.coarse), device=self.device)
+        try:
+            with torch.inference_mode():
+                features, pixels = self.model.encode_image(batch, domain)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(f"Out of memory on {self.device} with {len(batch)} tiles of {self.layout.tile_dhw} voxels; use --device cpu.") from error
+        with torch.inference_mode():
+            for row, index in enumerate(chosen):
+                levels = self.model.cache_levels(features, row)
+                own = None if pixels is None else pixels[row].clone()
+                self.tiles[index] = TileCache(levels, own, batch[row].clone() if pixels is None else None)
+                self.encoded += 1
+
+    def cut(self, index: int) -> Tensor:
+        """Channels (C, D, H, W) of a tile, -1 outside the volume."""
+        start, tile, pad = self.layout.starts[index], self.layout.tile_dhw, self.layout.pad
+        low = [s - p for s, p in zip(start, pad, strict=True)]
+        inside = [slice(max(0, lo), min(n, lo + t)) for lo, t, n in zip(low, tile, self.values.shape, strict=True)]
+        channels = apply_windows(self.values[inside[0], inside[1], inside[2]], self.windows)
+        out = channels.new_full((channels.shape[0], *tile), -1.0)
+        at = [slice(s.start - lo, s.start - lo + channels.shape[a + 1]) for a, (s, lo) in enumerate(zip(inside, low, strict=True))]
+        out[:, at[0], at[1], at[2]] = channels
+        return out
+
+    def padded_box(self, box: Box) -> Box:
+        """A box of ``values`` in padded coordinates, grown to even voxels (pixels have stride 2)."""
+        grown = []
+        for axis in range(3):
+            low, high = box[2 * axis] + self.layout.pad[axis], box[2 * axis + 1] + self.layout.pad[axis]
+            grown += [low // 2 * 2, min(self.layout.shape_dhw[axis], -(-high // 2) * 2)]
+        return grown[0], grown[1], grown[2], grown[3], grown[4], grown[5]
+
+    def whole_box(self) -> Box:
+        """All of ``values``."""
+        d, h, w = self.values.shape
+        return 0, d, 0, h, 0, w
+
+    def concatenated_levels(self, indices: list[int]) -> list[LevelCache]:
+        """Image halves of all tokens of some tiles, in one set per level."""
+        return [
+            LevelCache(
+                torch.cat([self.tiles[i].levels[n].queries for i in indices]), torch.cat([self.tiles[i].levels[n].image for i in indices])
+            )
+            for n in range(len(self.tiles[indices[0]].levels))
+        ]
+
+
+def make_canceller(cancel: Cancel | None) -> None:
+    """Raise :class:`Cancelled` if asked to."""
+    if cancel is not None and cancel():
+        raise Cancelled

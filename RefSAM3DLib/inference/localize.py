@@ -1,0 +1,64 @@
+"""The coarse pass: is the structure there, and in which box must the fine tiles look?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..modeling.refsam3d import PromptFeatures
+from .decode import decode
+from .embed import GridEmbedding
+from .preprocess import Box
+
+#: A coarse voxel this likely belongs to the box: low, because a missed part is lost and a large box only costs tiles.
+BOX_PROBABILITY = 0.15
+#: Padding of the box, mm.
+BOX_PADDING_MM = 15.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """presence: logit. box: voxels of the coarse grid, None where nothing is likely."""
+
+    presence: float
+    box: Box | None
+
+
+def localize(coarse: GridEmbedding, prompt: PromptFeatures) -> list[Finding]:
+    """Presence and coarse box (voxels of ``coarse.values``) of each prompt; all tiles must be encoded."""
+    decoded = decode(coarse, sorted(coarse.tiles), prompt, coarse.whole_box())
+    findings = []
+    for logits, presence in zip(decoded.logits, decoded.presence, strict=True):
+        findings.append(Finding(float(presence), box_above(logits, BOX_PROBABILITY)))
+    return findings
+
+
+def box_above(logits: Tensor, probability: float) -> Box | None:
+    """Smallest box of the voxels above a probability; None if there is none."""
+    inside = logits > math.log(probability / (1 - probability))
+    if not bool(inside.any()):
+        return None
+    corners = []
+    for axis in range(3):
+        others = [a for a in range(3) if a != axis]
+        index = inside.any(others[1]).any(others[0]).nonzero().flatten()
+        corners += [int(index[0]), int(index[-1]) + 1]
+    return corners[0], corners[1], corners[2], corners[3], corners[4], corners[5]
+
+
+def transfer_box(box: Box, source: GridEmbedding, target: GridEmbedding, padding_mm: float = BOX_PADDING_MM) -> Box:
+    """A box of one spacing in the voxels of another (same field of view), padded and clipped."""
+    out = []
+    for axis in range(3):
+        ratio = source.frame.spacing_mm / target.frame.spacing_mm
+        shift = (target.frame.shape_dhw[axis] - 1) / 2 - (source.frame.shape_dhw[axis] - 1) / 2 * ratio
+        pad = padding_mm / target.frame.spacing_mm
+        low = (box[2 * axis] - 0.5 + source.origin[axis]) * ratio + shift - pad - target.origin[axis]
+        high = (box[2 * axis + 1] - 0.5 + source.origin[axis]) * ratio + shift + pad - target.origin[axis]
+        limit = target.values.shape[axis]
+        out += [max(0, min(limit - 1, math.floor(low))), max(1, min(limit, math.ceil(high)))]
+    return out[0], out[1], out[2], out[3], out[4], out[5]
+
+

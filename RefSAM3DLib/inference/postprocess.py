@@ -1,0 +1,80 @@
+"""Probabilities on the working grid to a mask, its confidence and its measures on the volume's own grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .embed import GridEmbedding
+from .preprocess import Box
+
+#: Pieces smaller than this share of the largest one are specks.
+SPECK_SHARE = 0.1
+
+
+@dataclass
+class NativeMap:
+    """Values (float32) over an oriented native box."""
+
+    values: np.ndarray
+    box: Box
+
+
+def to_native(embedding: GridEmbedding, logits: Tensor, box: Box) -> NativeMap:
+    """Logits of a box of ``embedding.values`` -> probabilities of the native voxels below it."""
+    o = embedding.origin
+    working = (box[0] + o[0], box[1] + o[0], box[2] + o[1], box[3] + o[1], box[4] + o[2], box[5] + o[2])
+    values, target = embedding.frame.write(logits, working)
+    return NativeMap(torch.sigmoid(values).numpy(), target)
+
+
+def align(maps: list[NativeMap]) -> tuple[list[np.ndarray], Box]:
+    """Bring maps over different boxes to their common box (zero outside their own)."""
+    boxes = np.array([m.box for m in maps])
+    box = tuple(int(boxes[:, i].min() if i % 2 == 0 else boxes[:, i].max()) for i in range(6))
+    arrays = []
+    for m in maps:
+        whole = np.zeros([box[2 * a + 1] - box[2 * a] for a in range(3)], np.float32)
+        at = tuple(slice(m.box[2 * a] - box[2 * a], m.box[2 * a + 1] - box[2 * a]) for a in range(3))
+        whole[at] = m.values
+        arrays.append(whole)
+    return arrays, box  # type: ignore[return-value]
+
+
+def combine(maps: list[NativeMap], subtract: list[bool]) -> NativeMap:
+    """Union (maximum) of the plain terms, then difference (what is not the subtracted one)."""
+    if len(maps) == 1:
+        return maps[0]
+    arrays, box = align(maps)
+    result = np.zeros_like(arrays[0])
+    for values, minus in zip(arrays, subtract, strict=True):
+        result = np.minimum(result, 1 - values) if minus else np.maximum(result, values)
+    return NativeMap(result, box)
+
+
+def remove_specks(mask: np.ndarray) -> np.ndarray:
+    """Keep pieces of at least ``SPECK_SHARE`` of the largest (26-connected)."""
+    import SimpleITK as sitk
+
+    if not mask.any():
+        return mask
+    pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    keep = sizes >= SPECK_SHARE * sizes.max()
+    keep[0] = False
+    return keep[pieces]
+
+
+def tight_box(mask: np.ndarray) -> Box | None:
+    """Smallest half-open box of a mask, None if it is empty."""
+    if not mask.any():
+        return None
+    out: list[int] = []
+    for axis in range(3):
+        index = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        out += [int(index[0]), int(index[-1]) + 1]
+    return out[0], out[1], out[2], out[3], out[4], out[5]

@@ -1,0 +1,240 @@
+"""One call of ``segment``: look where each structure can be, encode the missing tiles, decode, write back."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import Cancelled
+from ..types import Cancel, Progress, PromptResult, PromptStatus, ResolvedPrompt, Term, Verdict
+from .decode import decode, tiles_for
+from .localize import BOX_PROBABILITY, Finding, box_above, localize, transfer_box
+from .postprocess import NativeMap, combine, remove_specks, tight_box, to_native
+from .preprocess import Box
+
+if TYPE_CHECKING:
+    from ..checkpoint import Calibration
+    from ..config import GridConfig
+    from ..engine import RefSAM3DEngine, VolumeEmbedding
+    from .embed import GridEmbedding
+
+#: Share of the progress bar for the view that decides presence.
+LOOK_SHARE = 0.4
+
+
+@dataclass
+class TermAnswer:
+    """One structure of one prompt. presence: calibrated. native: probabilities, None if it is not drawn."""
+
+    term: Term
+    grid: GridConfig
+    text: str
+    presence: float = float("nan")
+    box: Box | None = None
+    native: NativeMap | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+class PromptSession:
+    """Answers resolved prompts on an embedding."""
+
+    def __init__(
+        self, engine: RefSAM3DEngine, embedding: VolumeEmbedding, progress: Progress | None, cancel: Cancel | None, probability: bool, roi: Box | None
+    ) -> None:
+        self.engine, self.embedding, self.progress, self.cancel = engine, embedding, progress, cancel
+        self.probability, self.roi = probability, roi
+
+    def run(self, resolved: list[ResolvedPrompt], allow_unknown: bool) -> list[PromptResult]:
+        """All prompts; results in order."""
+        plans = [self._terms(prompt, allow_unknown) for prompt in resolved]
+        self._look([t for terms in plans for t in terms])
+        results = []
+        for n, (prompt, terms) in enumerate(zip(resolved, plans, strict=True)):
+            low, high = (LOOK_SHARE + (1 - LOOK_SHARE) * m / len(plans) for m in (n, n + 1))
+            results.append(self._answer(prompt, terms, low, high))
+            self._report(high, prompt.resolved or prompt.prompt)
+        return results
+
+    def _report(self, fraction: float, stage: str) -> None:
+        if self.cancel is not None and self.cancel():
+            raise Cancelled
+        if self.progress is not None:
+            self.progress(fraction, stage)
+
+    def _terms(self, prompt: ResolvedPrompt, allow_unknown: bool) -> list[TermAnswer]:
+        config = self.engine.checkpoint.config
+        if prompt.status is PromptStatus.KNOWN:
+            single = len(prompt.terms) == 1
+            return [TermAnswer(t, config.grid_of(t.structure), prompt.text if single and prompt.text else t.structure) for t in prompt.terms]
+        if not allow_unknown:
+            return []
+        from .scope import best_grid
+
+        extents = {g.name: self.embedding.whole_view(g).extent_mm for g in config.grids}
+        return [TermAnswer(Term(prompt.prompt), best_grid(config, self.embedding.modality, extents), prompt.text or prompt.prompt)]
+
+    def _look(self, terms: list[TermAnswer]) -> None:
+        """Presence and box of every structure; the whole view of each grid is encoded once."""
+        grids = {t.grid.name: t.grid for t in terms}
+        views = [self.embedding.whole_view(g) for g in grids.values()]
+        self.engine._encode(self.embedding, [(v, None) for v in views], self.progress, self.cancel, 0.0, LOOK_SHARE, "reading the image")
+        for name, view in zip(grids, views, strict=True):
+            mine = [t for t in terms if t.grid.name == name]
+            texts = list(dict.fromkeys(t.text for t in mine))
+            findings = dict(zip(texts, localize(view, self.engine.text_features(texts)), strict=True))
+            for term in mine:
+                self._place(term, view, findings[term.text])
+
+    def _place(self, term: TermAnswer, view: GridEmbedding, finding: Finding) -> None:
+        calibration = self.engine.calibration(term.grid.name)
+        term.presence = 1 / (1 + math.exp(-(calibration.scale * finding.presence + calibration.bias)))
+        if term.presence < calibration.absent_below:
+            return
+        if not view.coarse:
+            term.box = view.whole_box()
+        elif finding.box is not None:
+            term.box = transfer_box(finding.box, view, self.embedding.grid(term.grid, coarse=False))
+
+    def _answer(self, prompt: ResolvedPrompt, terms: list[TermAnswer], low: float, high: float) -> PromptResult:
+        started = time.perf_counter()
+        shape = self.embedding.volume.geometry.shape_dhw
+        if not terms:
+            return PromptResult(
+                prompt.prompt, "", Verdict.UNKNOWN, float("nan"), float("nan"), np.zeros(shape, bool), 0.0, None, time.perf_counter() - started,
+                warnings=(prompt.note,) if prompt.note else (), suggestions=prompt.suggestions,
+            )  # fmt: skip
+        plain = [t for t in terms if not t.term.subtract]
+        presence = max(t.presence for t in plain)
+        calibration = self.engine.calibration(plain[0].grid.name)
+        warnings = [w for t in {t.grid.name: t for t in terms}.values() for w in self.embedding.scope_warnings(t.grid)]
+        if prompt.note:
+            warnings.append(prompt.note)
+        encoding = 0.0
+        for n, term in enumerate(terms):
+            if term.box is not None:
+                encoding += self._draw(term, low + (high - low) * n / len(terms), low + (high - low) * (n + 1) / len(terms))
+        drawn = [t for t in terms if t.native is not None]
+        mask, probability, confidence = self._finish(drawn, calibration)
+        verdict = verdict_of(presence, bool(mask.any()), calibration)
+        if verdict is not Verdict.ABSENT:
+            warnings += self._side_warning(plain, mask)
+            if warnings and any(w is not prompt.note for w in warnings):
+                verdict = Verdict.UNCERTAIN
+        else:
+            mask, confidence = np.zeros(shape, bool), float("nan")
+        box = tight_box(mask)
+        return PromptResult(
+            prompt=prompt.prompt, resolved=prompt.resolved, verdict=verdict, presence=presence, confidence=confidence if box else float("nan"),
+            mask=mask, volume_ml=float(mask.sum()) * self.embedding.volume.geometry.voxel_volume_ml, box=box,
+            elapsed_s=time.perf_counter() - started, probability=probability if self.probability else None, warnings=tuple(dict.fromkeys(warnings)),
+            suggestions=prompt.suggestions, colour=self._colour(prompt), details={"encoding_s": encoding, "grid": plain[0].grid.name},
+        )  # fmt: skip
+
+    def _draw(self, term: TermAnswer, low: float, high: float) -> float:
+        """Encode what is missing and decode one structure; returns the seconds that encoding took."""
+        fine = self.embedding.grid(term.grid, coarse=False)
+        assert term.box is not None
+        box = self._inside_roi(fine, term.box)
+        if box is None:
+            return 0.0
+        started = time.perf_counter()
+        indices = tiles_for(fine, box)
+        self.engine._encode(self.embedding, [(fine, indices)], self.progress, self.cancel, low, high, f"looking closer for {term.term.structure}")
+        encoding = time.perf_counter() - started
+        decoded = decode(fine, indices, self.engine.text_features([term.text]), box)
+        logits = decoded.logits[0]
+        tight = box_above(logits, BOX_PROBABILITY)
+        if tight is None:
+            return encoding
+        # One voxel around, so that interpolation to the native grid sees the boundary fall.
+        grown = tuple(max(0, v - 1) if n % 2 == 0 else min(logits.shape[n // 2], v + 1) for n, v in enumerate(tight))
+        cut = logits[grown[0] : grown[1], grown[2] : grown[3], grown[4] : grown[5]]
+        at = tuple(v + box[n // 2 * 2] for n, v in enumerate(grown))
+        term.native = to_native(fine, cut, at)  # type: ignore[arg-type]
+        return encoding
+
+    def _inside_roi(self, fine: GridEmbedding, box: Box) -> Box | None:
+        if self.roi is None:
+            return box
+        frame = fine.frame
+        # Corners of the region in working voxels, then the common part with the box.
+        order, flip = frame.order, frame.flip
+        corners = []
+        for new_axis in range(3):
+            a = order[new_axis]
+            low, high = self.roi[2 * a], self.roi[2 * a + 1]
+            n = frame.native.shape_dhw[a]
+            corners.append((n - high, n - low) if flip[new_axis] else (low, high))
+        points = np.array([(i, j, k, 1.0) for k in corners[0] for j in corners[1] for i in corners[2]]) - [0.5, 0.5, 0.5, 0]
+        working = (points @ np.linalg.inv(frame.to_native).T)[:, 2::-1]
+        out: list[int] = []
+        for a in range(3):
+            low = max(box[2 * a], math.floor(working[:, a].min()) - fine.origin[a])
+            high = min(box[2 * a + 1], math.ceil(working[:, a].max()) + 1 - fine.origin[a])
+            if low >= high:
+                return None
+            out += [low, high]
+        return out[0], out[1], out[2], out[3], out[4], out[5]
+
+    def _finish(self, drawn: list[TermAnswer], calibration: Calibration) -> tuple[np.ndarray, np.ndarray | None, float]:
+        """Mask and probability on the native grid, and the mean probability inside the mask."""
+        shape = self.embedding.volume.geometry.shape_dhw
+        if not any(not t.term.subtract for t in drawn):
+            return np.zeros(shape, bool), np.zeros(shape, np.float16) if self.probability else None, float("nan")
+        joint = combine([t.native for t in drawn if t.native is not None], [t.term.subtract for t in drawn])
+        small = remove_specks(joint.values > calibration.mask_threshold)
+        confidence = float(joint.values[small].mean()) if small.any() else float("nan")
+        frame = self.embedding.grid(drawn[0].grid, coarse=False).frame
+        mask = frame.to_native_array(small, joint.box)
+        probability = frame.to_native_array(joint.values.astype(np.float16), joint.box) if self.probability else None
+        if self.roi is not None:
+            r = self.roi
+            inside = np.zeros(shape, bool)
+            inside[r[0] : r[1], r[2] : r[3], r[4] : r[5]] = True
+            mask &= inside
+        return mask, probability, confidence
+
+    def _side_warning(self, terms: list[TermAnswer], mask: np.ndarray) -> list[str]:
+        """Compare a left or right structure with the midline of the body."""
+        sides = {self._side(t.term.structure) for t in terms}
+        if len(sides) != 1 or not mask.any() or next(iter(sides)) == "":
+            return []
+        side = sides.pop()
+        view = self.embedding.whole_view(terms[0].grid)
+        body = view.values > -500 if self.embedding.modality.value == "ct" else view.values > view.values.mean()
+        columns = body.sum((0, 1)).double()
+        middle = float((columns * np.arange(len(columns))).sum() / columns.sum().clamp(min=1)) + view.origin[2]
+        to_native = view.frame.to_native
+        centre = np.argwhere(mask).mean(0)
+        order, flip = view.frame.order, view.frame.flip
+        index = centre[order[2]]
+        if flip[2]:
+            index = mask.shape[order[2]] - 1 - index
+        if view.frame.rotated:
+            return []
+        working = (index - to_native[0, 3]) / to_native[0, 0]
+        found = "left" if working > middle else "right"
+        if found == side:
+            return []
+        return [f"The {side} side was asked for, but the result lies on the {found} of the body's midline; check the side before you use it."]
+
+    def _side(self, name: str) -> str:
+        names = self.engine.vocabulary.names
+        return self.engine.vocabulary.structure(name).side if name in names else ""
+
+    def _colour(self, prompt: ResolvedPrompt) -> tuple[int, int, int]:
+        for term in prompt.terms:
+            if term.structure in self.engine.vocabulary.names:
+                return self.engine.vocabulary.structure(term.structure).colour
+        return 127, 127, 127
+
+
+def verdict_of(presence: float, drawn: bool, calibration: Calibration) -> Verdict:
+    """Present, uncertain or absent from the calibrated probability and from whether anything could be outlined."""
+    if presence < calibration.absent_below or (not drawn and presence < calibration.present_from):
+        return Verdict.ABSENT
+    return Verdict.PRESENT if presence >= calibration.present_from and drawn else Verdict.UNCERTAIN

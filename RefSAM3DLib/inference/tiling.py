@@ -1,0 +1,76 @@
+"""Where tiles lie: starts on the token lattice, so that the tokens of all tiles form one grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Least overlap of neighbouring tiles, voxels (two tokens of patch 8).
+OVERLAP = 16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Tiles over a working volume that is padded (centred) to at least one tile and to whole patches.
+
+    shape_dhw: padded. pad: voxels before each axis; tile_dhw; starts: corner of each tile in the padded volume.
+    """
+
+    shape_dhw: tuple[int, int, int]
+    pad: tuple[int, int, int]
+    tile_dhw: tuple[int, int, int]
+    starts: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def of(cls, shape_dhw: tuple[int, int, int], tile_dhw: tuple[int, int, int], patch: int) -> Layout:
+        """Cover a volume.
+
+        >>> Layout.of((110, 40, 64), (64, 64, 64), 8).starts     # 110 is padded to 112
+        ((0, 0, 0), (48, 0, 0))
+        """
+        padded = tuple(max(t, -(-n // patch) * patch) for n, t in zip(shape_dhw, tile_dhw, strict=True))
+        pad = tuple((p - n) // 2 for p, n in zip(padded, shape_dhw, strict=True))
+        axes = [axis_starts(p, t, patch) for p, t in zip(padded, tile_dhw, strict=True)]
+        starts = tuple((d, h, w) for d in axes[0] for h in axes[1] for w in axes[2])
+        return cls(padded, pad, tile_dhw, starts)  # type: ignore[arg-type]
+
+    def tiles_touching(self, box: tuple[int, ...]) -> list[int]:
+        """Tiles needed for a padded box: of those whose core meets the box, all that overlap it."""
+        chosen = []
+        for index, start in enumerate(self.starts):
+            if all(start[a] < box[2 * a + 1] and start[a] + self.tile_dhw[a] > box[2 * a] for a in range(3)):
+                chosen.append(index)
+        return chosen
+
+
+def axis_starts(length: int, tile: int, patch: int) -> list[int]:
+    """Starts along one axis, multiples of ``patch``, evenly spread, overlapping by at least ``OVERLAP`` where there are several.
+
+    >>> axis_starts(112, 48, 8)
+    [0, 32, 64]
+    """
+    if length <= tile:
+        return [0]
+    overlap = min(OVERLAP, tile // 2)
+    count = -(-(length - tile) // (tile - overlap)) + 1
+    return [round(i * (length - tile) / (count - 1) / patch) * patch for i in range(count)]
+
+
+def pad_to(values: Tensor, layout: Layout, fill: float = -1.0) -> Tensor:
+    """(C, d, h, w) -> (C, D, H, W) of the layout, centred."""
+    out = values.new_full((values.shape[0], *layout.shape_dhw), fill)
+    (d, h, w), (pd, ph, pw) = values.shape[1:], layout.pad
+    out[:, pd : pd + d, ph : ph + h, pw : pw + w] = values
+    return out
+
+
+def blend_weight(tile_dhw: tuple[int, int, int], patch: int) -> Tensor:
+    """(d, h, w) tent over a tile at stride ``patch``: largest in the centre, never zero; tiles agree where they meet."""
+    axes = []
+    for n in tile_dhw:
+        m = n // patch
+        position = torch.arange(m, dtype=torch.float32) + 0.5
+        axes.append((1 - (2 * position / m - 1).abs()).clamp(min=1e-2))
+    return axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]

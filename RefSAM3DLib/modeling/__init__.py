@@ -1,0 +1,1 @@
+"""The network: pure ``nn.Module`` classes over tensors; no files, devices or millimetres."""

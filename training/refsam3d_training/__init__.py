@@ -1,0 +1,1 @@
+"""Train RefSAM3D from volumes with partial labels, or fine-tune its adapters."""

@@ -1,0 +1,165 @@
+"""Preprocess labelled volumes once: each case at the spacings of its grid, exactly as the engine would read it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from RefSAM3DLib.atomic import write_aside
+from RefSAM3DLib.config import GridConfig, IntensityConfig, ModelConfig
+from RefSAM3DLib.errors import InputError
+from RefSAM3DLib.inference.preprocess import Frame, body_box, intensity_windows
+from RefSAM3DLib.types import Modality, Volume
+from RefSAM3DLib.volume_io import load_volume
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class GridImage:
+    """A case at one spacing: values (d, h, w) in units of the first window ([-1, 1] inside), labels uint8."""
+
+    values: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass
+class Case:
+    """One labelled volume, preprocessed.
+
+    known: label value to structure name, of what was contoured here; a structure not in it is unknown, not background.
+    windows: (low, high) per channel in the units of ``values``. extent_mm: field of view (D, H, W) read.
+    """
+
+    name: str
+    grid: str
+    modality: str
+    known: dict[int, str]
+    windows: list[tuple[float, float]]
+    extent_mm: tuple[float, float, float]
+    fine: GridImage
+    coarse: GridImage
+
+
+def manifest_cases(folder: Path, split: str) -> Iterable[tuple[str, Path, Path, str, dict[int, str]]]:
+    """(name, image, label, modality, known) of a ``datalist.json``."""
+    manifest = folder / "datalist.json"
+    if not manifest.is_file():
+        raise InputError(f"'{manifest}' does not exist; run `prepare` first, or point to a folder that holds a datalist.json.")
+    values = json.loads(manifest.read_text(encoding="utf-8"))
+    labels = {int(k): v for k, v in values["labels"].items()}
+    for entry in values[split]:
+        modality = entry.get("modality", values.get("modality", "")).lower()
+        known = {v: labels[v] for v in entry.get("labelled", list(labels))}
+        name = f"{values['name']}/{Path(entry['image']).name.split('.')[0]}"
+        yield name, folder / entry["image"], folder / entry["label"], modality, known
+
+
+def preprocess(name: str, volume: Volume, labels: np.ndarray, known: dict[int, str], grid: GridConfig, intensity: IntensityConfig) -> Case:
+    """Read a case onto its grid, fine and coarse."""
+    modality = Modality(volume.modality or Modality.MR)
+    windows = intensity_windows(volume, modality, intensity)
+    low, high = windows[0]
+
+    def unit(value: float) -> float:
+        return (value - low) / (high - low) * 2 - 1
+
+    images = []
+    for spacing in (grid.spacing_mm, grid.coarse_spacing_mm):
+        frame = Frame.of(volume.geometry, spacing)
+        values = frame.read(volume.array)
+        shares = torch.stack([frame.read((labels == v).astype(np.float32), fill=0.0) for v in sorted(known)])
+        best, index = shares.max(0)
+        # Background is what no structure fills by more than half; a thin cord keeps its voxels at the coarse spacing.
+        winner = torch.tensor(sorted(known))[index] * ((best >= 0.5) | ((best > 0.25) & (shares.sum(0) > 0.5)))
+        box = body_box(values, modality) if grid.crop_body else (0, values.shape[0], 0, values.shape[1], 0, values.shape[2])
+        cut = tuple(slice(box[2 * a], box[2 * a + 1]) for a in range(3))
+        stored = ((values[cut] - low) / (high - low) * 2 - 1).clamp(-60000, 60000).half()
+        images.append(GridImage(stored, winner[cut].byte()))
+    extent = tuple(n * grid.spacing_mm for n in images[0].values.shape)
+    return Case(name, grid.name, modality.value, known, [(unit(a), unit(b)) for a, b in windows], extent, images[0], images[1])  # type: ignore[arg-type]
+
+
+def load_cases(folder: Path, split: str, model: ModelConfig, grid_name: str, cache: Path, limit: int | None = None) -> list[Case]:
+    """All cases of a split, from the cache where it is current."""
+    grid = model.grid(grid_name)
+    cases = []
+    for number, (name, image, label, modality, known) in enumerate(manifest_cases(folder, split)):
+        if limit is not None and number >= limit:
+            break
+        key = hashlib.sha256(json.dumps([name, image.stat().st_size, image.stat().st_mtime_ns, label.stat().st_mtime_ns, modality,
+                                         sorted(known.items()), str(grid), str(model.intensity), 3]).encode()).hexdigest()[:20]  # fmt: skip
+        path = cache / f"{key}.npz"
+        if path.is_file():
+            cases.append(_read(path))
+            continue
+        volume = load_volume(image, modality=modality or None)
+        target = load_label(label, volume)
+        case = preprocess(name, volume, target, known, grid, model.intensity)
+        _write(case, path)
+        cases.append(case)
+    return cases
+
+
+def load_label(path: Path, volume: Volume) -> np.ndarray:
+    """Label array on the volume's grid.
+
+    Raises:
+        InputError: the grids differ.
+    """
+    import SimpleITK as sitk
+
+    image = sitk.ReadImage(str(path))
+    array = sitk.GetArrayFromImage(image)
+    if array.shape != tuple(volume.geometry.shape_dhw):
+        raise InputError(f"Label '{path}' has shape {array.shape}, its image {volume.geometry.shape_dhw}; resample one of them.")
+    return array
+
+
+def phantom_cases(count: int, model: ModelConfig, grid_name: str, cache: Path) -> list[Case]:
+    """Generated head-and-neck CTs; every third lacks one structure, which is then known to be absent."""
+    from RefSAM3DLib.phantoms import head_and_neck_ct
+
+    grid = model.grid(grid_name)
+    names = list(grid.structures)
+    cases = []
+    for seed in range(1000, 1000 + count):
+        path = cache / f"phantom_{seed}_{hashlib.sha256(str((grid, model.intensity, 2)).encode()).hexdigest()[:12]}.npz"
+        if not path.is_file():
+            missing = names[seed % len(names)] if seed % 3 == 0 else ""
+            volume, truth = head_and_neck_ct(seed, structures=[n for n in names if n != missing])
+            labels = np.zeros(volume.array.shape, np.uint8)
+            for value, name in enumerate(names, 1):
+                if name in truth:
+                    labels[truth[name]] = value
+            volume.modality = Modality.CT
+            _write(preprocess(f"phantom/{seed}", volume, labels, dict(enumerate(names, 1)), grid, model.intensity), path)
+        cases.append(_read(path))
+    return cases
+
+
+def _write(case: Case, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    meta = {"name": case.name, "grid": case.grid, "modality": case.modality, "known": case.known, "windows": case.windows, "extent_mm": case.extent_mm}
+    with write_aside(path, overwrite=True) as aside:
+        np.savez_compressed(
+            aside, meta=json.dumps(meta), fine_values=case.fine.values.numpy(), fine_labels=case.fine.labels.numpy(),
+            coarse_values=case.coarse.values.numpy(), coarse_labels=case.coarse.labels.numpy(),
+        )  # fmt: skip
+
+
+def _read(path: Path) -> Case:
+    with np.load(path, allow_pickle=False) as file:
+        meta = json.loads(str(file["meta"]))
+        images = [GridImage(torch.from_numpy(file[f"{k}_values"]), torch.from_numpy(file[f"{k}_labels"])) for k in ("fine", "coarse")]
+    return Case(
+        meta["name"], meta["grid"], meta["modality"], {int(k): v for k, v in meta["known"].items()},
+        [(a, b) for a, b in meta["windows"]], tuple(meta["extent_mm"]), images[0], images[1],
+    )  # fmt: skip

@@ -1,0 +1,68 @@
+"""From a training state to the engine's checkpoint with its model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from RefSAM3DLib.checkpoint import Calibration, Checkpoint, save_checkpoint
+from RefSAM3DLib.config import ModelConfig
+from RefSAM3DLib.errors import CheckpointError
+from RefSAM3DLib.text.vocabulary import Vocabulary
+
+from .cases import Case
+
+INTENDED_USE = "Research on text-prompted segmentation. Not for diagnosis, not for treatment planning, not a medical device."
+
+
+def trained_extents(cases: list[Case], grid: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """(least, greatest) field of view of the real training images of a grid."""
+    extents = torch.tensor([c.extent_mm for c in cases if c.grid == grid and not c.name.startswith("phantom/")])
+    low, high = extents.min(0).values.tolist(), extents.max(0).values.tolist()
+    return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+
+def with_extents(model: ModelConfig, cases: list[Case]) -> ModelConfig:
+    """Configuration whose grids know what field of view they were trained on."""
+    grids = tuple(dataclasses.replace(g, extent_mm=trained_extents(cases, g.name)) if any(c.grid == g.name for c in cases) else g for g in model.grids)
+    return dataclasses.replace(model, grids=grids)
+
+
+def export_checkpoint(
+    run: Path, cases: list[Case], output: Path, calibration: dict[str, Calibration] | None = None, card: dict[str, Any] | None = None, overwrite: bool = False
+) -> str:
+    """Write the running average of a training state in the engine's format; returns the file's sha256.
+
+    Raises:
+        CheckpointError: the run has no state.
+    """
+    if not (run / "state.pt").is_file():
+        raise CheckpointError(f"'{run}' holds no state.pt; train first, or give another run folder.")
+    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    model = with_extents(ModelConfig.from_dict(stored["model"]), cases)
+    names = [n for g in model.grids for n in g.structures if n not in stored["train"]["exclude_structures"]]
+    values = {
+        "intended_use": INTENDED_USE,
+        "training": {"step": state["step"], "steps": stored["train"]["steps"], "cpu_seconds": round(state["seconds"]), "seed": stored["train"]["seed"]},
+        **(card or {}),
+    }
+    checkpoint = Checkpoint(
+        config=model, vocabulary=Vocabulary.default().restricted_to(names), tokens=tuple(state["kept"]), state=state["average"],
+        calibration=calibration or {}, card=values,
+    )  # fmt: skip
+    return save_checkpoint(checkpoint, output, overwrite)
+
+
+def data_statement(sets: list[Path]) -> list[dict[str, Any]]:
+    """Name, licence, citation and number of training cases of each set, from its manifest."""
+    statement = []
+    for folder in sets:
+        values = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))
+        statement.append({"name": values["name"], "licence": values["licence"], "citation": values["citation"],
+                          "training": len(values["training"]), "validation": len(values["validation"]), "test": len(values["test"])})  # fmt: skip
+    return statement

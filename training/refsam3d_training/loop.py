@@ -1,0 +1,170 @@
+"""The training loop: readable on one screen, resumable to the step, the same curve whether interrupted or not."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from RefSAM3DLib.atomic import write_aside
+from RefSAM3DLib.config import ModelConfig
+from RefSAM3DLib.errors import RefSAM3DError
+from RefSAM3DLib.modeling.build import build_model
+from RefSAM3DLib.modeling.refsam3d import RefSAM3D
+from RefSAM3DLib.modeling.text_encoder import pad_tokens
+from RefSAM3DLib.text.tokenizer import PromptTokenizer
+
+from .config import TrainConfig
+from .losses import is_finite, tile_loss
+from .sampling import Tile, TileSampler
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(RefSAM3DError):
+    """The loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class Trainer:
+    """Model, its running average, optimiser and the step counter.
+
+    Args:
+        folder: run folder; holds ``state.pt`` and ``curve.jsonl``.
+    """
+
+    def __init__(
+        self, config: TrainConfig, model_config: ModelConfig, tokenizer: PromptTokenizer, sampler: TileSampler, folder: Path, device: str = "cpu"
+    ) -> None:
+        self.config, self.model_config, self.tokenizer, self.sampler, self.folder = config, model_config, tokenizer, sampler, folder
+        self.device = device
+        torch.manual_seed(config.seed)
+        self.model: RefSAM3D = build_model(model_config).to(device)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.99))
+        self.step = 0
+        self.seconds = 0.0
+
+    @property
+    def state_file(self) -> Path:
+        """Where the run continues from."""
+        return self.folder / "state.pt"
+
+    def fraction(self) -> float:
+        """Progress in [0, 1]."""
+        return self.step / self.config.steps
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then cosine to 1 % of the peak."""
+        done, warm = self.fraction(), self.config.warmup
+        if done < warm:
+            return self.config.learning_rate * (self.step + 1) / (warm * self.config.steps)
+        return self.config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm))))
+
+    def foreground_weight(self) -> float:
+        """From the configured weight to 1 over the first two thirds."""
+        return 1 + (self.config.foreground_weight - 1) * max(0.0, 1 - 1.5 * self.fraction())
+
+    def batch_loss(self, tiles: list[Tile]) -> torch.Tensor:
+        """Mean loss of a batch."""
+        volume = torch.stack([t.volume for t in tiles]).to(self.device)
+        domain = torch.tensor([self.model_config.domain(t.grid, t.coarse) for t in tiles], device=self.device)
+        features, pixels = self.model.encode_image(volume, domain)
+        ids = pad_tokens([self.tokenizer.encode(p) for t in tiles for p in t.prompts], self.model_config.text.context_length)
+        prompts = self.model.encode_text(ids.to(self.device))
+        losses, first = [], 0
+        for index, tile in enumerate(tiles):
+            count = len(tile.prompts)
+            output = self.model.forward_tile(features, pixels, index, prompts.select(slice(first, first + count)))
+            first += count
+            c = self.config
+            losses.append(
+                tile_loss(output, tile.targets.to(self.device).float(), tile.asked, tile.coarse, self.foreground_weight(), c.presence_weight, c.coarse_weight)
+            )
+        return torch.stack(losses).mean()
+
+    def train_step(self) -> float:
+        """One optimiser step.
+
+        Raises:
+            NonFiniteLossError: names the step and the batch.
+        """
+        tiles = self.sampler.batch(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        loss = self.batch_loss(tiles)
+        if not is_finite(loss):
+            asked = [t.prompts for t in tiles]
+            raise NonFiniteLossError(
+                f"The loss is {loss.item()} at step {self.step} on a '{tiles[0].grid}' batch asking {asked}; the checkpoint of the "
+                f"last good step is in '{self.state_file}'. Lower learning_rate and resume."
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
+        return float(loss.detach())
+
+    def run(self, until: int | None = None, report: Callable[[str], None] = logger.info) -> None:
+        """Train to ``until`` (default: the end), saving as it goes."""
+        until = min(until or self.config.steps, self.config.steps)
+        started = saved = time.monotonic()
+        before, recent = self.seconds, []
+        first = self.step
+        while self.step < until:
+            value = self.train_step()
+            recent.append(value)
+            self.seconds = before + time.monotonic() - started
+            if self.step % 50 == 0 or self.step == until:
+                rate = (self.step - first) / (time.monotonic() - started)
+                row = {"step": self.step, "loss": round(sum(recent) / len(recent), 4), "lr": self.learning_rate(), "seconds": round(self.seconds, 1)}
+                recent.clear()
+                with open(self.folder / "curve.jsonl", "a", encoding="utf-8") as handle:
+                    handle.write(json.dumps(row) + "\n")
+                left = (self.config.steps - self.step) / rate / 60
+                report(f"step {self.step}/{self.config.steps}  loss {row['loss']:.3f}  {rate:.2f} steps/s  {left:.0f} min left")
+            if time.monotonic() - saved > self.config.checkpoint_minutes * 60 or self.step == until:
+                self.save()
+                saved = time.monotonic()
+
+    def save(self) -> None:
+        """Write the state aside and rename it."""
+        state = {
+            "step": self.step, "seconds": self.seconds, "model": self.model.state_dict(), "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "kept": list(self.tokenizer.kept or ()),
+        }  # fmt: skip
+        with write_aside(self.state_file, overwrite=True) as aside:
+            torch.save(state, aside)
+
+    def resume(self) -> bool:
+        """Continue from ``state.pt`` if it is there."""
+        if not self.state_file.is_file():
+            return False
+        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        if tuple(state["kept"]) != (self.tokenizer.kept or ()):
+            raise RefSAM3DError(f"'{self.state_file}' was trained with another vocabulary; use a new run folder.")
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        return True
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Matrices decay; biases, norms, embeddings and temperatures do not."""
+    decayed, free = [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        (free if parameter.ndim < 2 or "embed" in name else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]

@@ -1,0 +1,222 @@
+"""Draw training tiles: which case, where, how transformed, and what is asked about it.
+
+Every draw depends on (seed, step, rank, index) alone: a run that was killed and resumed draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from RefSAM3DLib.config import GridConfig, ModelConfig
+from RefSAM3DLib.text.vocabulary import Vocabulary
+
+from .cases import Case
+from .config import TrainConfig
+
+#: Largest rotation about each axis, radians; the engine reads grids tilted up to 12 degrees along their own axes.
+MAX_ROTATION = 0.2
+SCALE_RANGE = (0.85, 1.2)
+#: Share of fine tiles of a large volume that are centred near a structure (the rest anywhere).
+NEAR_STRUCTURE = 0.8
+#: Share of coarse views that lose a part of the field of view along D, so that trained structures are absent.
+CUT_VIEW = 0.35
+CANONICAL_WORDING = 0.25
+
+
+@dataclass
+class Tile:
+    """volume (C, D, H, W); targets (P, D, H, W) bool; prompts: P texts, the first ``asked`` may be present."""
+
+    volume: torch.Tensor
+    targets: torch.Tensor
+    prompts: list[str]
+    asked: int
+    grid: str
+    coarse: bool
+
+
+class TileSampler:
+    """Tiles of a training set.
+
+    Args:
+        cases: preprocessed cases of all grids.
+    """
+
+    def __init__(self, cases: list[Case], config: TrainConfig, model: ModelConfig, vocabulary: Vocabulary) -> None:
+        self.config, self.model, self.vocabulary = config, model, vocabulary
+        self.by_grid = {g.name: [c for c in cases if c.grid == g.name] for g in model.grids}
+        self.holding: dict[str, dict[str, list[Case]]] = {}
+        for grid in model.grids:
+            names = {name for case in self.by_grid[grid.name] for name in case.known.values()}
+            self.holding[grid.name] = {
+                name: [c for c in self.by_grid[grid.name] if any(n == name and (c.fine.labels == v).any() for v, n in c.known.items())]
+                for name in sorted(names)
+            }
+        self.centres: dict[tuple[str, int], np.ndarray] = {}
+        options = [(s.grid, coarse, share, s.foreign) for s in config.shares for coarse, share in ((False, s.fine), (True, s.coarse)) if share > 0]
+        self.options = [o for o in options if self.by_grid.get(o[0])]
+        weights = np.array([o[2] for o in self.options])
+        self.weights = weights / weights.sum()
+
+    def batch(self, step: int, rank: int = 0) -> list[Tile]:
+        """Tiles of one step; all of one grid and pass, so that they stack."""
+        rng = np.random.default_rng((self.config.seed, step, 7))
+        grid_name, coarse, _, foreign = self.options[rng.choice(len(self.options), p=self.weights)]
+        grid = self.model.grid(grid_name)
+        tiles = []
+        for index in range(self.config.batch_size):
+            own = np.random.default_rng((self.config.seed, step, rank, index))
+            tiles.append(self._draw(own, grid, coarse, own.random() < foreign))
+        return tiles
+
+    def _draw(self, rng: np.random.Generator, grid: GridConfig, coarse: bool, foreign: bool) -> Tile:
+        case, focus = self._choose_case(rng, grid, foreign)
+        image = case.coarse if coarse else case.fine
+        tile = grid.coarse_tile_dhw if coarse else grid.tile_dhw
+        spacing = grid.coarse_spacing_mm if coarse else grid.spacing_mm
+        source = self.model.grid(case.grid)
+        # A foreign image is stored at its own spacing: the step between samples makes up for it.
+        step = spacing / (source.coarse_spacing_mm if coarse else source.spacing_mm)
+        shape = np.array(image.values.shape)
+        low, high = np.zeros(3), shape.astype(float)
+        if coarse and rng.random() < CUT_VIEW:
+            low, high = _cut(rng, low, high)
+        centre = (low + high - 1) / 2
+        room = (high - low) / step - np.array(tile)
+        if (room > 0).any():
+            wanted = centre + rng.uniform(-0.5, 0.5, 3) * (high - low)
+            if focus is not None and not coarse and rng.random() < NEAR_STRUCTURE:
+                wanted = self._centre_of(case, focus) + rng.uniform(-0.3, 0.3, 3) * np.array(tile) * step
+            slack = np.maximum(room, 0) * step / 2
+            centre = np.where(room > 0, np.clip(wanted, centre - slack, centre + slack), centre)
+        flip = self.config.augment and rng.random() < 0.5
+        values, labels = _resample(rng, image.values, image.labels, tile, centre, step, low, high, flip, self.config.augment)
+        volume = torch.stack([((values - lo) / (hi - lo) * 2 - 1).clamp(-1, 1) for lo, hi in case.windows])
+        if self.config.augment:
+            volume = _augment_intensity(rng, volume, case.modality)
+        return self._ask(rng, grid, case, volume, labels, flip, foreign, coarse)
+
+    def _choose_case(self, rng: np.random.Generator, grid: GridConfig, foreign: bool) -> tuple[Case, str | None]:
+        if foreign:
+            others = [g for g in self.by_grid if g != grid.name and self.by_grid[g] and not (grid.name == "hippocampus" and g == "head_neck")]
+            if others:  # a head CT does hold a hippocampus: it is no counter-example for one
+                pool = self.by_grid[others[rng.integers(len(others))]]
+                return pool[rng.integers(len(pool))], None
+        # By structure first: the esophagus is contoured in half of the cases and would otherwise be seen half as often.
+        names = [n for n, cases in self.holding[grid.name].items() if cases]
+        name = names[rng.integers(len(names))]
+        pool = self.holding[grid.name][name]
+        return pool[rng.integers(len(pool))], name
+
+    def _centre_of(self, case: Case, name: str) -> np.ndarray:
+        value = next(v for v, n in case.known.items() if n == name)
+        key = (case.name, value)
+        if key not in self.centres:
+            self.centres[key] = (case.fine.labels == value).nonzero().double().mean(0).numpy()
+        return self.centres[key]
+
+    def _ask(
+        self, rng: np.random.Generator, grid: GridConfig, case: Case, volume: torch.Tensor, labels: torch.Tensor, flip: bool, foreign: bool, coarse: bool
+    ) -> Tile:
+        prompts, targets = [], []
+        empty = torch.zeros(labels.shape, dtype=torch.bool)
+        if foreign:
+            for name in grid.structures:
+                if name not in self.config.exclude_structures:
+                    prompts.append(self.wording(rng, name))
+                    targets.append(empty)
+        else:
+            present = {name: labels == value for value, name in case.known.items()}
+            if "anterior hippocampus" in present and "posterior hippocampus" in present:
+                present["hippocampus"] = present["anterior hippocampus"] | present["posterior hippocampus"]
+            for name, mask in present.items():
+                if name in grid.structures and name not in self.config.exclude_structures:
+                    named = (self.vocabulary.mirror(name) or name) if flip else name
+                    prompts.append(self.wording(rng, named))
+                    targets.append(mask)
+        asked = len(prompts)
+        for _ in range(self.config.absent_prompts):
+            prompts.append(self._absent_wording(rng, grid))
+            targets.append(empty)
+        return Tile(volume, torch.stack(targets), prompts, asked, grid.name, coarse)
+
+    def wording(self, rng: np.random.Generator, name: str) -> str:
+        """A trained wording of a structure."""
+        if rng.random() < CANONICAL_WORDING:
+            return name
+        wordings = [name, *self.vocabulary.structure(name).synonyms]
+        template = self.vocabulary.templates[rng.integers(len(self.vocabulary.templates))]
+        return template.format(wordings[rng.integers(len(wordings))])
+
+    def _absent_wording(self, rng: np.random.Generator, grid: GridConfig) -> str:
+        others = [n for g in self.model.grids if g.name != grid.name for n in g.structures if not (g.name == "hippocampus" and grid.name == "head_neck")]
+        if others and rng.random() < 0.4:
+            return self.wording(rng, others[rng.integers(len(others))])
+        name = self.vocabulary.distractors[rng.integers(len(self.vocabulary.distractors))]
+        template = self.vocabulary.templates[rng.integers(len(self.vocabulary.templates))]
+        return name if rng.random() < CANONICAL_WORDING else template.format(name)
+
+
+def _cut(rng: np.random.Generator, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep 35-85 % of the view along D, from above or from below."""
+    low, high = low.copy(), high.copy()
+    keep = max(4, round((high[0] - low[0]) * rng.uniform(0.35, 0.85)))
+    if rng.random() < 0.5:
+        low[0] = high[0] - keep
+    else:
+        high[0] = low[0] + keep
+    return low, high
+
+
+def _rotation(angles: np.ndarray) -> np.ndarray:
+    (cd, ch, cw), (sd, sh, sw) = np.cos(angles), np.sin(angles)
+    about_d = np.array([[1, 0, 0], [0, cd, -sd], [0, sd, cd]])
+    about_h = np.array([[ch, 0, sh], [0, 1, 0], [-sh, 0, ch]])
+    about_w = np.array([[cw, -sw, 0], [sw, cw, 0], [0, 0, 1]])
+    return about_d @ about_h @ about_w
+
+
+def _resample(
+    rng: np.random.Generator, values: torch.Tensor, labels: torch.Tensor, tile: tuple[int, int, int], centre: np.ndarray, step: float,
+    low: np.ndarray, high: np.ndarray, flip: bool, augment: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Read a tile around ``centre`` (voxels of ``values``), rotated, scaled and flipped; outside [low, high) is air."""
+    matrix = np.eye(3) * step
+    if augment:
+        matrix = _rotation(rng.uniform(-MAX_ROTATION, MAX_ROTATION, 3)) @ np.diag(rng.uniform(*SCALE_RANGE, 3)) * step
+    axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in tile]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    if flip:
+        points = points.flip(2)
+    points = points @ torch.tensor(matrix.T, dtype=torch.float32) + torch.tensor(centre, dtype=torch.float32)
+    size = torch.tensor(values.shape, dtype=torch.float32)
+    grid = (2 * (points + 0.5) / size - 1).flip(-1)[None]
+    read = F.grid_sample(values.float()[None, None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
+    truth = F.grid_sample(labels.float()[None, None], grid, mode="nearest", padding_mode="zeros", align_corners=False)[0, 0].byte()
+    outside = ((points < torch.tensor(low - 0.5, dtype=torch.float32)) | (points > torch.tensor(high - 0.5, dtype=torch.float32))).any(-1)
+    return read.masked_fill(outside, -1e4), truth.masked_fill(outside, 0)
+
+
+def _augment_intensity(rng: np.random.Generator, volume: torch.Tensor, modality: str) -> torch.Tensor:
+    """Contrast, brightness, gamma (not CT: HU mean something), noise, blur and low resolution, in window units."""
+    soft = 0.5 if modality == "ct" else 1.0
+    if modality != "ct" and rng.random() < 0.5:
+        volume = ((volume + 1) / 2).pow(math.exp(rng.uniform(-0.4, 0.4))) * 2 - 1
+    volume = volume * (1 + soft * rng.uniform(-0.15, 0.15)) + soft * rng.uniform(-0.12, 0.12)
+    if rng.random() < 0.3:
+        noise = torch.from_numpy(rng.standard_normal(volume.shape[1:], dtype=np.float32)) * float(rng.uniform(0, 0.12))
+        volume = volume + noise
+    if rng.random() < 0.15:
+        factor = int(rng.integers(2, 4)) if rng.random() < 0.5 else 1
+        if factor > 1:  # thick slices: keep every second or third along one axis
+            axis = int(rng.integers(3)) + 1
+            index = (torch.arange(volume.shape[axis]) // factor * factor).clamp(max=volume.shape[axis] - 1)
+            volume = volume.index_select(axis, index)
+        else:
+            volume = F.avg_pool3d(volume[None], 3, 1, 1, count_include_pad=False)[0]
+    return volume.clamp(-1.5, 1.5)

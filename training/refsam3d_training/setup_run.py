@@ -1,0 +1,59 @@
+"""From a training configuration to a trainer: cases, vocabulary, tokens, network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from RefSAM3DLib.atomic import write_aside
+from RefSAM3DLib.config import ModelConfig
+from RefSAM3DLib.resources import resource_path
+from RefSAM3DLib.text.tokenizer import RESERVED, PromptTokenizer, kept_tokens
+from RefSAM3DLib.text.vocabulary import Vocabulary
+
+from .cases import Case, load_cases, phantom_cases
+from .config import TrainConfig
+from .loop import Trainer
+from .sampling import TileSampler
+
+
+def model_config(config: TrainConfig, tokens: int) -> ModelConfig:
+    """The network's configuration with its token table sized."""
+    model = ModelConfig.load(resource_path("Configs", f"{config.model}.json"))
+    return dataclasses.replace(model, text=dataclasses.replace(model.text, vocab_size=RESERVED + tokens))
+
+
+def tokens_of(vocabulary: Vocabulary) -> list[int]:
+    """CLIP tokens worth a row: every word of every wording, template and distractor.
+
+    Held-out wordings keep their tokens too (never trained in those wordings), since most of their words occur elsewhere.
+    """
+    texts: list[str] = [t.replace("{}", " ") for t in (*vocabulary.templates, *vocabulary.held_out_templates)]
+    for structure in vocabulary.structures:
+        texts += [structure.name, *structure.synonyms, *structure.held_out]
+    return kept_tokens([*texts, *vocabulary.distractors])
+
+
+def training_cases(config: TrainConfig, model: ModelConfig, data: Path, cache: Path, split: str = "training", limit: int | None = None) -> list[Case]:
+    """Cases of every set of the configuration."""
+    cases: list[Case] = []
+    for entry in config.sets:
+        folder, grid = entry.split(":")
+        cases += load_cases(data / folder, split, model, grid, cache, limit)
+    return cases
+
+
+def make_trainer(config: TrainConfig, data: Path, folder: Path, device: str = "cpu", limit: int | None = None) -> Trainer:
+    """Everything a run needs; the resolved configuration is written beside its state."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = Vocabulary.default()
+    kept = tokens_of(vocabulary)
+    model = model_config(config, len(kept))
+    cases = training_cases(config, model, data, folder.parent / "cache", limit=limit)
+    if config.phantoms:
+        cases += phantom_cases(config.phantoms, model, "head_neck", folder.parent / "cache")
+    with write_aside(folder / "config.json", overwrite=True) as aside:
+        aside.write_text(json.dumps({"train": dataclasses.asdict(config), "model": model.to_dict()}, indent=1), encoding="utf-8")
+    sampler = TileSampler(cases, config, model, vocabulary)
+    return Trainer(config, model, PromptTokenizer(kept), sampler, folder, device)
