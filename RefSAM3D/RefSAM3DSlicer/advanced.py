@@ -51,11 +51,7 @@ def cardHtml(card: dict[str, Any], info: EngineInfo | None = None) -> str:
         lines.append(f"<b>{html.escape(info.modelName)}</b> ({html.escape(info.modelSha256[:12])})")
     rows = ""
     structures = card.get("structures") or []
-    entries = (
-        structures.items()
-        if isinstance(structures, dict)
-        else [(s.get("name", ""), s) if isinstance(s, dict) else (s, {}) for s in structures]
-    )
+    entries = structures.items() if isinstance(structures, dict) else [(s.get("name", ""), s) if isinstance(s, dict) else (s, {}) for s in structures]
     for name, numbers in entries:
         numbers = numbers if isinstance(numbers, dict) else {}
         dice, count = numbers.get("dice"), numbers.get("n")

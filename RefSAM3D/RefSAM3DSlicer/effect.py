@@ -167,9 +167,7 @@ class EffectController:
                 return
             sink = EffectSink(self.effect, volumeNode, segmentationNode, segmentID)
             runner = session.engineRunner()
-            self.task = SegmentTask(
-                runner, volumeNode, [prompt], sink, EngineChoice(), RunOptions(), onProgress=self._onProgress, onEnd=self._onEnd
-            )
+            self.task = SegmentTask(runner, volumeNode, [prompt], sink, EngineChoice(), RunOptions(), onProgress=self._onProgress, onEnd=self._onEnd)
         except RefSAM3DError as error:
             self.messages.show("error", str(error))
             return

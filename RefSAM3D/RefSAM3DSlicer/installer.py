@@ -1,4 +1,4 @@
-"""Python packages that the engine needs: look, ask once, install without touching what Slicer ships, and check by an import in the engine."""
+"""Python packages that the engine needs: look, ask once, install without touching what Slicer ships, check by importing in the engine."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def checkDisk(missing: list[str]) -> None:
         free = shutil.disk_usage(place).free / 2**30
         if free < needed:
             raise RefSAM3DError(
-                _(
-                    "The installation needs up to {needed:.1f} GB, but only {free:.1f} GB are free in '{place}'; free some space first."
-                ).format(needed=needed, free=free, place=place)
+                _("The installation needs up to {needed:.1f} GB, but only {free:.1f} GB are free in '{place}'; free some space first.").format(
+                    needed=needed, free=free, place=place
+                )
             )
 
 
@@ -139,9 +139,7 @@ def _installTorch() -> None:
     try:
         from PyTorchUtils import PyTorchUtilsLogic
     except ImportError:
-        raise RefSAM3DError(
-            _("The extension 'PyTorch' is not installed; install it in the Extensions Manager, restart Slicer and try again.")
-        ) from None
+        raise RefSAM3DError(_("The extension 'PyTorch' is not installed; install it in the Extensions Manager, restart Slicer and try again.")) from None
     if PyTorchUtilsLogic().installTorch(askConfirmation=False, torchVersionRequirement=TORCH_REQUIREMENT) is None:
         raise RefSAM3DError(_("The PyTorch extension did not install torch; see the Python console for the reason."))
 

@@ -59,6 +59,7 @@ class Panel:
         connect(ui.copyReportButton, "clicked()", lambda: slicer.app.clipboard().setText(ui.diagnosticsTextEdit.toPlainText()))
         connect(ui.inputSelector, "currentNodeChanged(vtkMRMLNode*)", lambda node: self._onVolume(node))
         ui.runProgressBar.setVisible(False)
+        self._onVolume(None)
 
     @property
     def isRunning(self) -> bool:
@@ -231,9 +232,7 @@ class Panel:
             self.parameters.segmentation = node
         self.results.fill(task.outcomes, node)
         drawn = sum(1 for outcome in task.outcomes if outcome.segmentID)
-        self.setStatus(
-            _("{drawn} of {all} structures drawn in {s:.1f} s.").format(drawn=drawn, all=len(task.outcomes), s=task.run.elapsedS)
-        )
+        self.setStatus(_("{drawn} of {all} structures drawn in {s:.1f} s.").format(drawn=drawn, all=len(task.outcomes), s=task.run.elapsedS))
         self.advanced.showCard(task.engine)
         if task.engine.vocabulary:
             self.prompts.setVocabulary(Vocabulary.from_json(task.engine.vocabulary))

@@ -77,7 +77,7 @@ class PromptBox:
             self._fill()
 
     def add(self, text: str) -> None:
-        """Put a text on the list and clear the line. Choosing a completion with Enter arrives here twice; the second time changes nothing."""
+        """Put a text on the list and clear the line. Choosing a completion with Enter arrives here twice; the second changes nothing."""
         text = text.strip()
         if text and text not in self.texts:
             self._change([*self.texts, text])
@@ -101,7 +101,8 @@ class PromptBox:
         """When the menu opens."""
         self._recentMenu.clear()
         for text in recentPrompts():
-            action = self._recentMenu.addAction(text)
+            action = qt.QAction(text, self._recentMenu)
+            self._recentMenu.addAction(action)
             connect(action, "triggered()", lambda text=text: self.add(text))
         if not recentPrompts():
             self._recentMenu.addAction(_("(nothing yet)")).setEnabled(False)

@@ -152,7 +152,7 @@ class EngineRunner:
         self._resume()
 
     def ask(self, kind: type, answer: Callable[[dict[str, Any] | None], None]) -> None:
-        """Send ``Status``, ``Release`` or ``Diagnose``; ``answer(None)`` if the engine dies meanwhile. Starts no engine but for Diagnose."""
+        """Send ``Status``, ``Release`` or ``Diagnose``; ``answer(None)`` if the engine dies meanwhile. Only Diagnose starts one."""
         if self._worker is None and kind is not protocol.Diagnose:
             answer(None)
             return
@@ -293,6 +293,10 @@ class EngineRunner:
             return
         if self._copy is None and self._loaded is not None:
             self._sendRequest(source, run)
+        elif self._copy is None:
+            stage = "loading the model" if self._greeted else "starting the engine"
+            if run.stage != stage:
+                run.advance(SENT, stage)
 
     def _sendRequest(self, source: VolumeSource, run: Run) -> None:
         key = source.key()
@@ -328,9 +332,7 @@ class EngineRunner:
             return  # the tail of something that is over
         elif isinstance(message, protocol.Loaded):
             self._loaded = self._choice
-            self.info = EngineInfo(
-                message.model_name, message.model_sha256, message.device, message.card, message.vocabulary, tuple(message.warnings)
-            )
+            self.info = EngineInfo(message.model_name, message.model_sha256, message.device, message.card, message.vocabulary, tuple(message.warnings))
         elif isinstance(message, protocol.Progress):
             self._dropBuffer()  # the worker has opened it: the name can go
             if self._run.state is RunState.RUNNING:

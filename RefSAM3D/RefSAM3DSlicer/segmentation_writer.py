@@ -37,9 +37,7 @@ def createSegmentation(volumeNode: Any, name: str = "") -> Any:
 
     The transform comes before the reference geometry: in the other order the saved file is resampled and its voxels change.
     """
-    node = slicer.mrmlScene.AddNewNodeByClass(
-        "vtkMRMLSegmentationNode", name or _("{volume} segmentation").format(volume=volumeNode.GetName())
-    )
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name or _("{volume} segmentation").format(volume=volumeNode.GetName()))
     node.CreateDefaultDisplayNodes()
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
@@ -61,16 +59,14 @@ def checkTarget(segmentationNode: Any) -> None:
     transform = segmentationNode.GetParentTransformNode()
     if transform is not None and not transform.IsTransformToWorldLinear():
         raise InputError(
-            _("The segmentation '{name}' lies under a non-linear transform; choose a new segmentation, or harden its transform.").format(
-                name=name
-            )
+            _("The segmentation '{name}' lies under a non-linear transform; choose a new segmentation, or harden its transform.").format(name=name)
         )
     segmentation = segmentationNode.GetSegmentation()
     if segmentation.GetNumberOfSegments() and segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
         raise InputError(
-            _(
-                "The segmentation '{name}' is made of {what}; choose a new segmentation, or convert it to a binary labelmap (Segmentations module)."
-            ).format(name=name, what=segmentation.GetSourceRepresentationName())
+            _("The segmentation '{name}' is made of {what}; choose a new one, or convert it to a binary labelmap first.").format(
+                name=name, what=segmentation.GetSourceRepresentationName()
+            )
         )
 
 
@@ -201,9 +197,7 @@ class SegmentationWriter:
             segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
         self._grid = referenceGrid(segmentationNode)
 
-    def write(
-        self, mask: np.ndarray, box: Box, name: str, colour: tuple[int, int, int], codes: dict[str, Any], tags: dict[str, str]
-    ) -> str:
+    def write(self, mask: np.ndarray, box: Box, name: str, colour: tuple[int, int, int], codes: dict[str, Any], tags: dict[str, str]) -> str:
         """Write one structure and return its segment's ID.
 
         Raises:
@@ -218,9 +212,7 @@ class SegmentationWriter:
                 raise InputError(_("There is no segment '{name}' to {mode}; choose 'new segment'.").format(name=name, mode=self.mode.value))
             return self._add(image, name, colour, codes, tags)
         if isLocked(self.node, target):
-            raise InputError(
-                _("The segment '{name}' is marked as completed; change its status, or choose 'new segment'.").format(name=name)
-            )
+            raise InputError(_("The segment '{name}' is marked as completed; change its status, or choose 'new segment'.").format(name=name))
         self._change(target, image)
         segment = self.node.GetSegmentation().GetSegment(target)
         for key, value in tags.items():
@@ -275,7 +267,7 @@ def _combine(current: Any, mask: Any, subtract: bool) -> None:
 
 
 def writeProbability(probability: np.ndarray, volumeNode: Any, name: str) -> Iterator[Any]:
-    """A volume with the probability in percent (uint8: a quarter of the memory of float), some slices a step; yields None, then the node."""
+    """A volume of percent (uint8: a quarter of the memory of float), some slices a step; yields None until the node is there."""
     image = vtk.vtkImageData()
     image.SetDimensions(*shapeOf(volumeNode)[::-1])
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)

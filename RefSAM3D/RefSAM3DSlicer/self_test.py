@@ -1,3 +1,4 @@
+# ruff: noqa: PT009 - Slicer's test classes are unittest's
 """The end-to-end scenario of ``RefSAM3DTest``: the same in the desktop application and in our own tests."""
 
 from __future__ import annotations

@@ -21,9 +21,7 @@ def browserOf(volumeNode: Any) -> Any:
 class AllFrames:
     """A task over every frame. Each frame gets segments of its own, the frame's number in the name; like a task to the panel."""
 
-    def __init__(
-        self, logic: Any, volumeNode: Any, prompts: list[str], onProgress: Any = None, onEnd: Any = None, **arguments: Any
-    ) -> None:
+    def __init__(self, logic: Any, volumeNode: Any, prompts: list[str], onProgress: Any = None, onEnd: Any = None, **arguments: Any) -> None:
         self._browser = browserOf(volumeNode)
         self._logic, self._volumeID, self._prompts, self._arguments = logic, volumeNode.GetID(), prompts, arguments
         self._onProgress, self._onEnd = onProgress, onEnd

@@ -123,7 +123,7 @@ class SegmentTask:
         """Stop; what is not written yet will not be."""
         if self.isOver:
             return
-        if reason:
+        if reason and self.failure is None:  # closing the scene also removes its nodes: the first reason is the true one
             self.failure = Failure("cancelled", reason, _("The segmentation was cancelled."))
         if self.run.isOver:
             self._finish(TaskState.CANCELLED)

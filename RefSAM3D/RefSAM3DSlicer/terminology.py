@@ -36,9 +36,7 @@ def terminologyTag(codes: Mapping[str, Code]) -> tuple[str, tuple[int, int, int]
     return "~".join([context, *(_field(code) for code in codes3), REGION_CONTEXT, "^^", "^^"]), colour
 
 
-def _find(
-    logic: Any, context: str, category: Code, kind: Code, modifier: Code
-) -> tuple[tuple[Code, Code, Code], tuple[int, int, int] | None] | None:
+def _find(logic: Any, context: str, category: Code, kind: Code, modifier: Code) -> tuple[tuple[Code, Code, Code], tuple[int, int, int] | None] | None:
     """The list's own spelling of the three codes and its colour, or None if the list lacks one of them."""
     nth = slicer.vtkSlicerTerminologyCategory()
     for c in range(logic.GetNumberOfCategoriesInTerminology(context)):

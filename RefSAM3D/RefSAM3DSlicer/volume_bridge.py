@@ -40,9 +40,9 @@ def checkVolume(volumeNode: Any) -> None:
     components = image.GetNumberOfScalarComponents()
     if components != 1 or not volumeNode.IsA("vtkMRMLScalarVolumeNode"):
         raise InputError(
-            _(
-                "'{name}' has {n} values per voxel (a colour or vector volume); convert it to a scalar volume, e.g. with Vector to Scalar Volume."
-            ).format(name=name, n=components)
+            _("'{name}' has {n} values per voxel (a colour or vector volume); convert it to a scalar volume (Vector to Scalar Volume).").format(
+                name=name, n=components
+            )
         )
     transform = volumeNode.GetParentTransformNode()
     if transform is not None and not transform.IsTransformToWorldLinear():
@@ -176,9 +176,7 @@ def boxOfViews(volumeNode: Any, sliceNodes: list[Any] | None = None) -> Box:
     low, high = np.maximum(low, bounds.min(axis=0)), np.minimum(high, bounds.max(axis=0))
     corners = np.array(list(itertools.product(*zip(low, high, strict=True))))
     if (low >= high).any():
-        raise InputError(
-            _("The slice views do not show '{name}'; centre the views, or segment the whole volume.").format(name=volumeNode.GetName())
-        )
+        raise InputError(_("The slice views do not show '{name}'; centre the views, or segment the whole volume.").format(name=volumeNode.GetName()))
     return _boxAround(volumeNode, corners, _("the current view"))
 
 
@@ -196,9 +194,7 @@ def _boxAround(volumeNode: Any, cornersWorld: np.ndarray, what: str) -> Box:
         high = min(math.ceil(ijk[:, axis].max() + 0.5 - 1e-6), count)
         if low >= high:
             raise InputError(
-                _("'{what}' does not touch the volume '{name}'; move it, or segment the whole volume.").format(
-                    what=what, name=volumeNode.GetName()
-                )
+                _("'{what}' does not touch the volume '{name}'; move it, or segment the whole volume.").format(what=what, name=volumeNode.GetName())
             )
         box += [low, high]
     return tuple(box)  # type: ignore[return-value]

@@ -38,8 +38,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     def helpText(self):
         """Shown above the options."""
         return "<html>" + _(
-            "Type what to segment, for example <b>left parotid gland</b>, and press Enter. The result goes into the selected segment, or into a "
-            "new one if none is selected; masking, editable intensity range and undo work as for every effect. "
+            "Type what to segment, for example <b>left parotid gland</b>, and press Enter. The result goes into the selected segment, "
+            "or into a new one if none is selected; masking, editable intensity range and undo work as for every effect. "
             "Escape cancels a run. Not for diagnosis."
         )
 

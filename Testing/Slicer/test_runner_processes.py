@@ -17,12 +17,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "RefSAM3D"), str(ROOT / "Testing" / "harness")]
 
+from RefSAM3DLib import worker_protocol as protocol  # noqa: E402
+from RefSAM3DLib.errors import RefSAM3DError  # noqa: E402
 from RefSAM3DSlicer.runner import EngineRunner  # noqa: E402
 from RefSAM3DSlicer.runs import EngineChoice, Run, RunOptions, RunState  # noqa: E402
 from RefSAM3DSlicer.worker_process import _ThreadReader  # noqa: E402
-
-from RefSAM3DLib import worker_protocol as protocol  # noqa: E402
-from RefSAM3DLib.errors import RefSAM3DError  # noqa: E402
 
 CHOICE, OPTIONS = EngineChoice(), RunOptions()
 

@@ -14,13 +14,12 @@ slicer_app.start()
 import slicer  # noqa: E402
 import vtk  # noqa: E402
 from mrml_cases import addTransform, addVolume, bright  # noqa: E402
+from RefSAM3DLib.errors import InputError  # noqa: E402
+from RefSAM3DLib.text.vocabulary import Vocabulary  # noqa: E402
 from RefSAM3DSlicer.provenance import provenanceTags  # noqa: E402
 from RefSAM3DSlicer.runs import EngineInfo, RunResult  # noqa: E402
 from RefSAM3DSlicer.segmentation_writer import Existing, SegmentationWriter, createSegmentation, isSameGrid, writeProbability  # noqa: E402
 from RefSAM3DSlicer.terminology import terminologyTag  # noqa: E402
-
-from RefSAM3DLib.errors import InputError  # noqa: E402
-from RefSAM3DLib.text.vocabulary import Vocabulary  # noqa: E402
 
 PAROTID = Vocabulary.default().structure("left parotid gland")
 ENGINE = EngineInfo("refsam3d-tiny", "ab" * 32, "cpu")
@@ -261,7 +260,7 @@ def test_twenty_prompts_on_512_x_512_x_300_are_written_in_under_5_s_and_250_ms_e
         began = time.perf_counter()
         writer.write(block, (k, k + 100, j, j + 150, i, i + 150), f"structure {number}", (9, 9, 9), dict(PAROTID.terminology), {})
         times.append(time.perf_counter() - began)
-    print(f"20 segments: {sum(times):.3f} s, slowest {max(times) * 1000:.0f} ms")  # noqa: T201
+    print(f"20 segments: {sum(times):.3f} s, slowest {max(times) * 1000:.0f} ms")
     assert sum(times) < 5.0
     assert max(times) < 0.25
 

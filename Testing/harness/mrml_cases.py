@@ -32,9 +32,7 @@ def bright(shape=(24, 40, 50)):
 
 def addVolume(array=None, matrix=None, name="CT"):
     """A scalar volume; oblique unless told otherwise."""
-    return slicer.util.addVolumeFromArray(
-        bright()[0] if array is None else array, ijkToRAS=oblique() if matrix is None else matrix, name=name
-    )
+    return slicer.util.addVolumeFromArray(bright()[0] if array is None else array, ijkToRAS=oblique() if matrix is None else matrix, name=name)
 
 
 def addTransform(degrees=30, shift=(5, -7, 11)):

@@ -193,11 +193,7 @@ def build_qt():
             if n.startswith("_"):
                 continue
             c = getattr(m, n)
-            if (
-                isinstance(c, type)
-                and issubclass(c, _QObject)
-                and (n not in ("QCoreApplication", "QGuiApplication", "QApplication", "QUiLoader"))
-            ):
+            if isinstance(c, type) and issubclass(c, _QObject) and (n not in ("QCoreApplication", "QGuiApplication", "QApplication", "QUiLoader")):
                 try:
                     c = native(c)
                 except Exception as e:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-from PySide6 import QtGui, QtSvg, QtWidgets  # noqa: E402
+from PySide6 import QtGui, QtSvg, QtWidgets
 
 ICONS = Path(__file__).resolve().parents[2] / "Resources" / "Icons"
 

@@ -21,6 +21,7 @@ class ctkCollapsibleButton(W.QWidget):
         if isinstance(parent, str):
             raise ValueError("ctkCollapsibleButton has no constructor for a text")  # as recorded
         super().__init__(parent)
+        self._hidden = []
         self._b = W.QToolButton(self)
         self._b.setCheckable(True)
         self._b.setChecked(True)
@@ -33,11 +34,25 @@ class ctkCollapsibleButton(W.QWidget):
     def resizeEvent(self, event):
         self._b.setGeometry(0, 0, event.size().width(), 22)
 
-    def _onToggle(self, on):
-        self._b.setArrowType(QtCore.Qt.DownArrow if on else QtCore.Qt.RightArrow)
+    def showEvent(self, event):
+        if not self._b.isChecked():
+            self._hideContent(True)  # children that were added after "collapsed" was set
+
+    def _hideContent(self, hide):
+        # Only what was visible comes back: a widget that the module hid itself stays hidden.
         for child in self.children():
             if isinstance(child, W.QWidget) and child is not self._b:
-                W.QWidget.setVisible(child, on)
+                if hide and not child.isHidden():
+                    self._hidden.append(child)
+                    W.QWidget.setVisible(child, False)
+                elif not hide and child in self._hidden:
+                    W.QWidget.setVisible(child, True)
+        if not hide:
+            self._hidden.clear()
+
+    def _onToggle(self, on):
+        self._b.setArrowType(QtCore.Qt.DownArrow if on else QtCore.Qt.RightArrow)
+        self._hideContent(not on)
         self.toggled.emit(on)
         self.contentsCollapsed.emit(not on)
 
@@ -98,9 +113,7 @@ class qMRMLNodeComboBox(W.QWidget):
         ("selectNodeUponCreation", True),
     ):
         exec(f"{_n} = Property(bool, lambda s: s._opts.get('{_n}', {_default}), lambda s, v: s._opts.__setitem__('{_n}', v))")
-    noneDisplay = Property(
-        str, lambda s: s._opts.get("noneDisplay", "None"), lambda s, v: (s._opts.__setitem__("noneDisplay", v), s._fill())[0]
-    )
+    noneDisplay = Property(str, lambda s: s._opts.get("noneDisplay", "None"), lambda s, v: (s._opts.__setitem__("noneDisplay", v), s._fill())[0])
     baseName = Property(str, lambda s: s._opts.get("baseName", ""), lambda s, v: s._opts.__setitem__("baseName", v))
     currentNodeID = Property(str, lambda s: s._cur.GetID() if s._cur else "", lambda s, v: s.setCurrentNodeID(v))
 
