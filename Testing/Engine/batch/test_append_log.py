@@ -18,9 +18,7 @@ from RefSAM3DLib.errors import OutputError
 
 @given(cut=st.integers(1, 400), texts=st.lists(st.text(max_size=20), min_size=1, max_size=6))
 @settings(max_examples=60, deadline=None)
-def test_a_log_cut_anywhere_keeps_every_whole_line_and_goes_on(
-    tmp_path_factory: pytest.TempPathFactory, cut: int, texts: list[str]
-) -> None:
+def test_a_log_cut_anywhere_keeps_every_whole_line_and_goes_on(tmp_path_factory: pytest.TempPathFactory, cut: int, texts: list[str]) -> None:
     path = tmp_path_factory.mktemp("log") / "a.jsonl"
     log = AppendLog(path)
     for text in texts:

@@ -103,9 +103,7 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     source.mkdir()
     for n in range(6):
         write_volume(source / f"case_{n}.nii.gz", seed=n)
-    code = RUN.replace('"seconds": 0.1', '"seconds": 30.0').replace(
-        "run_batch(source", "from RefSAM3DLib.errors import Cancelled\ntry:\n  run_batch(source"
-    )
+    code = RUN.replace('"seconds": 0.1', '"seconds": 30.0').replace("run_batch(source", "from RefSAM3DLib.errors import Cancelled\ntry:\n  run_batch(source")
     code += "except Cancelled as stop:\n  sys.stderr.write(str(stop)); sys.exit(130)\n"
     process = subprocess.Popen([sys.executable, "-c", code, str(source), str(output), str(diary), "1"], stderr=subprocess.PIPE, text=True)
     for _ in range(100):

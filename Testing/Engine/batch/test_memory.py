@@ -38,9 +38,7 @@ def test_two_hundred_cases_need_no_more_memory_than_twenty(tmp_path: Path) -> No
     array[25:30, 20:30, 20:40] = 200
     for n in range(200):
         write_volume(tmp_path / "in" / f"case_{n:03d}.nrrd", array, seed=n)
-    result = subprocess.run(
-        [sys.executable, "-c", RUN, str(tmp_path / "in"), str(tmp_path / "out")], capture_output=True, text=True, timeout=550
-    )
+    result = subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "in"), str(tmp_path / "out")], capture_output=True, text=True, timeout=550)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["counts"] == {"done": 200}

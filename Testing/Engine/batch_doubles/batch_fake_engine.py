@@ -26,9 +26,7 @@ COLOURS = {"brainstem": (230, 159, 0), "mandible": (86, 180, 233), "left parotid
 class FakeEngine:
     """Keywords: ``diary`` notes each embedding, ``seconds`` slows it, ``die_on`` kills the process on an image's name."""
 
-    def __init__(
-        self, diary: str = "", seconds: float = 0.0, die_on: str = "", die_once: str = "", sha256: str = "ab" * 32, fail_start: str = ""
-    ) -> None:
+    def __init__(self, diary: str = "", seconds: float = 0.0, die_on: str = "", die_once: str = "", sha256: str = "ab" * 32, fail_start: str = "") -> None:
         if fail_start:
             raise RuntimeError(fail_start)
         self.diary, self.seconds, self.die_on, self.die_once = diary, seconds, die_on, die_once

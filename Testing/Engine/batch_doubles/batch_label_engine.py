@@ -35,9 +35,7 @@ class LabelEngine(FakeEngine):
             verdict = Verdict.PRESENT if mask.any() else Verdict.ABSENT
             chance = np.where(mask, 0.9, 0.05).astype(np.float16)
             volume_ml = float(mask.sum()) * volume.geometry.voxel_volume_ml
-            found = PromptResult(
-                prompt, prompt, verdict, 0.9, 0.85, mask, volume_ml, box_of(mask), 0.0, probability=chance, colour=(240, 120, 40)
-            )
+            found = PromptResult(prompt, prompt, verdict, 0.9, 0.85, mask, volume_ml, box_of(mask), 0.0, probability=chance, colour=(240, 120, 40))
             results.append(found)
         return results
 
