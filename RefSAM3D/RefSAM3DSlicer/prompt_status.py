@@ -30,10 +30,8 @@ class PromptReading:
             text = "&#10003; " + html.escape(", ".join(self.structures))
         else:
             links = " &middot; ".join(f'<a href="{html.escape(s, quote=True)}">{html.escape(s)}</a>' for s in self.suggestions[:3])
-            if self.status is PromptStatus.CLOSE:
-                text = _("close to") + " " + links
-            else:
-                text = _("unknown") + (f" &ndash; {links}" if links else "")
+            lead = _("close to") + " " if self.status is PromptStatus.CLOSE else _("unknown") + (" &ndash; " if links else "")
+            text = lead + links
         note = f' <span style="color:gray">({html.escape(self.note)})</span>' if self.note else ""
         return f'<span style="color:{_COLOURS[self.status]}">{text}</span>{note}'
 

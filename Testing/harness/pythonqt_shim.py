@@ -44,6 +44,8 @@ class PQProperty:
             raise AttributeError(f"Property '{self.name}' of type '{T}' does not accept an object of type str ('{v}')")
         elif T == "QString" and (not isinstance(v, str)):
             v = str(v)
+        if self.name == "toolTip" and v and not v.startswith("<"):
+            v = f"<p>{v}</p>"  # the application wraps tool tips
         mo = _QObject.metaObject(o)
         p = mo.property(mo.indexOfProperty(self.name))
         if p.isValid() and (not p.isWritable()):
