@@ -1,0 +1,40 @@
+# `make demo` and `make test` set everything up by themselves: they need Python 3.11 or 3.12, make, and the package registry.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+PIP = $(RUN) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-all lint slicer-tests clean
+
+demo: $(VENV)/.ready-demo
+	$(RUN) -m RefSAM3DLib demo --output demo_output
+
+test: $(VENV)/.ready-test
+	$(RUN) -m pytest Testing/Engine Testing/Training
+	$(RUN) Testing/run_slicer_tests.py -- -m "not data and not apt"
+
+test-all: $(VENV)/.ready-test
+	$(RUN) -m pytest Testing/Engine Testing/Training --everything
+	$(RUN) Testing/run_slicer_tests.py -- --everything
+
+lint: $(VENV)/.ready-test
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "RefSAM3D needs Python 3.11 or newer; set PYTHON=python3.11 or so." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready-demo: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the engine into $(VENV) (torch is large: about three minutes on a fast line) ..."
+	$(PIP) -e ".[dicom,demo,batch]"
+	@touch $@
+
+$(VENV)/.ready-test: pyproject.toml training/pyproject.toml $(VENV)/.ready-demo
+	@echo "Installing what the tests need ..."
+	$(PIP) -e ".[dicom,demo,batch,ray,test,slicer-tests,lint]"
+	$(PIP) -e training
+	@touch $@
+
+clean:
+	rm -rf demo_output .pytest_cache .mypy_cache .ruff_cache
