@@ -1,0 +1,1 @@
+"""The command line ``refsam3d``; one module per command."""

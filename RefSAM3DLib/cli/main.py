@@ -1,0 +1,95 @@
+"""``refsam3d``: finds the command, and turns every way to end into an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+
+from .. import __version__
+from ..errors import Cancelled, RefSAM3DError
+
+#: Modules of this package with ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``, in the order of the help.
+COMMANDS = ("segment", "batch", "review", "compare", "demo", "vocabulary", "models", "doctor")
+DONE, USER_ERROR, USAGE, CANCELLED = 0, 1, 2, 130
+#: Set it to see tracebacks and log lines.
+DEBUG_VARIABLE = "REFSAM3D_DEBUG"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 user error (one sentence on stderr), 2 usage, 130 cancelled."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
+    debug = bool(os.environ.get(DEBUG_VARIABLE))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
+    try:
+        args = build_parser(arguments).parse_args(arguments)
+        code = int(args.run(args))
+        sys.stdout.flush()  # a closed pipe must show here, not in the interpreter's last breath
+        return code
+    except SystemExit as stop:  # argparse: 0 after --help, 2 after a mistake
+        return stop.code if isinstance(stop.code, int) else USAGE
+    except (KeyboardInterrupt, Cancelled):
+        return _say("Cancelled.", CANCELLED)
+    except BrokenPipeError:  # "refsam3d vocabulary | head": the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except RefSAM3DError as error:
+        return _say(str(error), USER_ERROR)
+    except ModuleNotFoundError as error:
+        return _say(f"The package '{error.name}' is missing; install it with: pip install refsam3d (refsam3d doctor lists all).", USER_ERROR)
+    except MemoryError:
+        return _say("The memory is not enough; close other programs, or give a region with --roi.", USER_ERROR)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        kind, text = type(error).__name__, " ".join(str(error).split())[:300]
+        return _say(f"Unexpected error ({kind}: {text}); please report it with the output of 'refsam3d doctor'.", USER_ERROR)
+
+
+def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for these arguments: with the named command alone, or with all of them for the help."""
+    parser = argparse.ArgumentParser(
+        prog="refsam3d",
+        description="Segment 3D medical images by typing what to look for. Not for diagnosis.",
+        epilog="'refsam3d COMMAND --help' explains a command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"refsam3d {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    named = next((word for word in arguments if not word.startswith("-")), "")
+    for name in (named,) if named in COMMANDS else COMMANDS:
+        module = _load(name)
+        command = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP[0].upper() + module.HELP[1:] + ".")
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _load(name: str) -> ModuleType:
+    return importlib.import_module(f".{name}", __package__)
+
+
+def _say(sentence: str, code: int) -> int:
+    """One line on stderr, which may be closed too."""
+    try:
+        sys.stderr.write(sentence + "\n")
+        sys.stderr.flush()
+    except OSError:
+        logging.getLogger(__name__).debug("stderr is closed")
+    return code
+
+
+def _prepare_streams() -> None:
+    """A console that lacks a letter shows "?", and a closed stream swallows what is written to it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - lives as long as the process
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
