@@ -225,9 +225,13 @@ class Worker:
             array=array,
             geometry=Geometry(shape, matrix),  # type: ignore[arg-type]
             modality=Modality(request.modality) if request.modality else None,
-            modality_source="user" if request.modality else "",
+            modality_source="dicom" if request.modality else "",
             source=request.source,
         )
+        if volume.modality is None:  # decided once: the engine's cache knows an image by its voxels, grid and modality
+            from .volume_io import decide_modality
+
+            volume.modality, volume.modality_source = decide_modality(volume)
         self._images[request.key] = volume
         while len(self._images) > MAX_IMAGES:
             self._images.popitem(last=False)
