@@ -152,9 +152,7 @@ def compare_segmentations(first: Path, second: Path, labels: Mapping[int, str] |
     masks_a, grid = _read(Path(first), labels or {}, None)
     masks_b, other = _read(Path(second), labels or {}, None)
     geometry = covering_grid(grid, other)
-    masks_a, masks_b = (
-        {name: _to_grid(mask, own, geometry) for name, mask in masks.items()} for masks, own in ((masks_a, grid), (masks_b, other))
-    )
+    masks_a, masks_b = ({name: _to_grid(mask, own, geometry) for name, mask in masks.items()} for masks, own in ((masks_a, grid), (masks_b, other)))
     names_b = {name.lower(): name for name in masks_b}
     names = list(masks_a) + [name for low, name in names_b.items() if low not in {n.lower() for n in masks_a}]
     if not any(name.lower() in names_b for name in masks_a):

@@ -100,18 +100,14 @@ def look_at(mask: np.ndarray, geometry: Geometry, probability: np.ndarray | None
     }
 
 
-def patient_view(
-    array: np.ndarray, geometry: Geometry
-) -> tuple[np.ndarray, tuple[float, float, float], tuple[int, int, int], tuple[bool, bool, bool]]:
+def patient_view(array: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, tuple[float, float, float], tuple[int, int, int], tuple[bool, bool, bool]]:
     """The array seen as (to Superior, to Posterior, to Left), spacing along these axes (mm), and the order and flips used."""
     order, flip = geometry.to_working_orientation()
     spacing = geometry.spacing_xyz_mm[::-1]
     return reorient(array, order, flip), (spacing[order[0]], spacing[order[1]], spacing[order[2]]), order, flip
 
 
-def in_patient_view(
-    kji: tuple[int, int, int], shape: tuple[int, ...], order: tuple[int, int, int], flip: tuple[bool, bool, bool]
-) -> tuple[int, int, int]:
+def in_patient_view(kji: tuple[int, int, int], shape: tuple[int, ...], order: tuple[int, int, int], flip: tuple[bool, bool, bool]) -> tuple[int, int, int]:
     """Index of a native voxel in :func:`patient_view`."""
     a, b, c = (shape[axis] - 1 - kji[axis] if f else kji[axis] for axis, f in zip(order, flip, strict=True))
     return a, b, c

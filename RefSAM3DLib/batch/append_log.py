@@ -123,9 +123,7 @@ class AppendLog:
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         except OSError as error:
-            raise OutputError(
-                f"'{self.path}' cannot be opened for writing: {error.strerror}; check the folder and its permissions."
-            ) from error
+            raise OutputError(f"'{self.path}' cannot be opened for writing: {error.strerror}; check the folder and its permissions.") from error
         try:
             with _exclusive(descriptor):
                 stored = self._append_locked(descriptor, entry)

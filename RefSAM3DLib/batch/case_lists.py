@@ -29,9 +29,7 @@ def read_csv(path: Path, root: Path | None = None) -> list[Case]:
     rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     header = [(name or "").strip().lower() for name in (next(csv.reader([first.strip("\r")], delimiter=delimiter), []))]
     if "image" not in header:
-        raise InputError(
-            f"The list '{path}' has no column 'image' (its columns: {', '.join(header) or 'none'}); it may have {', '.join(COLUMNS)}."
-        )
+        raise InputError(f"The list '{path}' has no column 'image' (its columns: {', '.join(header) or 'none'}); it may have {', '.join(COLUMNS)}.")
     separator = "|" if delimiter == ";" else ";"
     records = []
     for number, row in enumerate(rows, 2):
@@ -130,7 +128,6 @@ def _inside(text: str, folder: Path, path: Path, where: str, column: str) -> Pat
     resolved = (folder / text).resolve()
     if not resolved.is_relative_to(folder):
         raise InputError(
-            f"The {column} '{text}' of {where} in '{path}' lies outside '{folder}';"
-            " put the list beside its images or name their folder with --root."
+            f"The {column} '{text}' of {where} in '{path}' lies outside '{folder}'; put the list beside its images or name their folder with --root."
         )
     return resolved

@@ -47,9 +47,7 @@ def case_files(case: Case) -> list[Path]:
     return [path, *detached_data(path)]
 
 
-def work_on(
-    engine: Any, engine_info: dict[str, Any], case: Case, options: BatchOptions, output: Path, known: dict[str, str]
-) -> dict[str, Any]:
+def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: BatchOptions, output: Path, known: dict[str, str]) -> dict[str, Any]:
     """Do one case and tell what became of it; never raises for a fault of the case.
 
     Args:
@@ -90,9 +88,7 @@ def work_on(
         outcome["error"] = "The memory was not enough for this case; use fewer workers or a machine with more memory, and --retry-failed."
     except Exception as error:  # the border of a case: one bad case never stops the others
         log.exception("case %s", case.key)
-        outcome["error"] = (
-            f"An unexpected error ended this case ({type(error).__name__}: {error}); please report it with the journal's line."
-        )
+        outcome["error"] = f"An unexpected error ended this case ({type(error).__name__}: {error}); please report it with the journal's line."
         outcome["traceback"] = traceback.format_exc(limit=8)
     finally:
         with contextlib.suppress(AttributeError):

@@ -42,9 +42,7 @@ class FolderLock:
             try:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             except OSError as error:
-                raise OutputError(
-                    f"The output folder '{self.path.parent}' cannot be written: {error.strerror}; choose another one."
-                ) from error
+                raise OutputError(f"The output folder '{self.path.parent}' cannot be written: {error.strerror}; choose another one.") from error
             if not _try_lock(descriptor):
                 holder = _read_holder(descriptor)
                 os.close(descriptor)

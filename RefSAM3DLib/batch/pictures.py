@@ -37,9 +37,7 @@ def grey_window(volume: Volume) -> tuple[float, float]:
     return float(low), float(high if high > low else low + 1)
 
 
-def draw_structure(
-    volume: Volume, result: PromptResult, places: dict[str, object], window: tuple[float, float]
-) -> tuple[Image.Image, Image.Image]:
+def draw_structure(volume: Volume, result: PromptResult, places: dict[str, object], window: tuple[float, float]) -> tuple[Image.Image, Image.Image]:
     """Image strip ("L") and mask strip ("RGBA") of one structure, each four panels wide."""
     import numpy as np
     from PIL import Image

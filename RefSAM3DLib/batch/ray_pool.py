@@ -59,9 +59,7 @@ class RayPool:
             try:
                 self.ray.init(address=address, log_to_driver=False, include_dashboard=False)
             except Exception as error:  # Ray raises many kinds here
-                raise DeviceError(
-                    f"The Ray cluster '{options.ray_address}' cannot be reached ({error}); check the address with 'ray status'."
-                ) from error
+                raise DeviceError(f"The Ray cluster '{options.ray_address}' cannot be reached ({error}); check the address with 'ray status'.") from error
         resources = self.ray.cluster_resources()
         self.gpus = int(resources.get("GPU", 0))
         count = self.gpus or max(1, min(options.workers, int(resources.get("CPU", 1))))
@@ -84,9 +82,7 @@ class RayPool:
             finally:
                 mark.unlink(missing_ok=True)
             if not all(one.pop("shared") for one in found):
-                raise OutputError(
-                    f"Some machines of the cluster do not see '{self.output}'; use a folder on a drive that all share under the same path."
-                )
+                raise OutputError(f"Some machines of the cluster do not see '{self.output}'; use a folder on a drive that all share under the same path.")
             self._info = found[0]
         return self._info
 

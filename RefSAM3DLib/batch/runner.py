@@ -155,10 +155,7 @@ class _Run:
     def _start(self, task: Task) -> None:
         free = shutil.disk_usage(self.output).free
         if free < MIN_FREE_BYTES:
-            raise OutputError(
-                f"The disk of '{self.output}' has only {free >> 20} MB left;"
-                " free some space and repeat the command: finished cases are kept."
-            )
+            raise OutputError(f"The disk of '{self.output}' has only {free >> 20} MB left; free some space and repeat the command: finished cases are kept.")
         self.table.start(task.case.key)
 
     def _end(self, outcome: dict[str, Any]) -> None:
@@ -166,14 +163,8 @@ class _Run:
         status = outcome["status"]
         if status in ("done", "recovered", "failed"):
             place = {} if case.private else {"image": case.image, "series": case.series}
-            kept = {
-                name: outcome[name]
-                for name in ("fingerprint", "input_sha256", "elapsed_s", "outputs", "error", "traceback")
-                if name in outcome
-            }
-            self._log(
-                "failed" if status == "failed" else "done", case=case.key, name=case.name, patient=case.patient, **place, **kept, how=status
-            )
+            kept = {name: outcome[name] for name in ("fingerprint", "input_sha256", "elapsed_s", "outputs", "error", "traceback") if name in outcome}
+            self._log("failed" if status == "failed" else "done", case=case.key, name=case.name, patient=case.patient, **place, **kept, how=status)
         self.outcome.counts[status] = self.outcome.counts.get(status, 0) + 1
         if status == "failed":
             self.outcome.failures[case.key] = outcome["error"]

@@ -200,8 +200,7 @@ def lost_case(options: BatchOptions, info: dict[str, Any], task: Task, how: str)
         "status": "failed",
         "input_sha256": digest,
         "fingerprint": options.fingerprint(digest, case.prompts or options.prompts, case.series, info),
-        "error": f"The worker process ended {MAX_ATTEMPTS} times over this case ({how});"
-        " it may need more memory: use fewer workers and --retry-failed.",
+        "error": f"The worker process ended {MAX_ATTEMPTS} times over this case ({how}); it may need more memory: use fewer workers and --retry-failed.",
         "elapsed_s": 0.0,
     }
 

@@ -33,24 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="structure to segment, for cases that bring no prompts; repeat it",
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the results; an earlier batch's folder is continued"
-    )
-    parser.add_argument(
-        "--root", type=Path, metavar="FOLDER", help="folder that the paths of a list are relative to (default: where the list lies)"
-    )
-    parser.add_argument(
-        "--split", action="append", default=[], metavar="LIST", help="list of a manifest to take: training, validation or test; repeat it"
-    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the results; an earlier batch's folder is continued")
+    parser.add_argument("--root", type=Path, metavar="FOLDER", help="folder that the paths of a list are relative to (default: where the list lies)")
+    parser.add_argument("--split", action="append", default=[], metavar="LIST", help="list of a manifest to take: training, validation or test; repeat it")
     parser.add_argument("--model", default="", help="name or file of a checkpoint (default: the one that ships)")
     parser.add_argument("--adapter", default="", metavar="FILE", help="adapter file for the checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--modality", default="", choices=("ct", "mr", "pet"), help="of all images (default: from each file)")
     parser.add_argument("--allow-unknown", action="store_true", help="draw wordings outside the vocabulary too")
     parser.add_argument("--probability", action="store_true", help="keep a probability volume of each structure")
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes on this machine, each with its own model (default 1)"
-    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine, each with its own model (default 1)")
     parser.add_argument("--ray", default="", metavar="ADDRESS", help="work on a Ray cluster: auto, local or host:port")
     parser.add_argument("--retry-failed", action="store_true", help="try again the cases that failed before")
     parser.add_argument("--force", action="store_true", help="go on in a folder of another model or version; all cases are done again")
@@ -91,9 +83,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(f"{done} cases done, {len(outcome.failures)} failed. Report: {outcome.folder / 'report.html'}\n")
     if outcome.failures:
         first = next(iter(outcome.failures.items()))
-        sys.stderr.write(
-            f"{len(outcome.failures)} case(s) failed, first '{first[0]}': {first[1]} Repeat with --retry-failed once the cause is mended.\n"
-        )
+        sys.stderr.write(f"{len(outcome.failures)} case(s) failed, first '{first[0]}': {first[1]} Repeat with --retry-failed once the cause is mended.\n")
     return outcome.exit_code
 
 

@@ -18,9 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=Path, help=".seg.nrrd, .dcm or label map; its grid is used")
     parser.add_argument("second", type=Path, help="the other one; moved to the first one's grid if it differs")
     parser.add_argument("--labels", metavar="NAMES", help='names of label map values, as "1=brainstem,2=mandible"')
-    parser.add_argument(
-        "--differences", type=Path, metavar="FILE", help="write segments of what only the first, only the second and both have"
-    )
+    parser.add_argument("--differences", type=Path, metavar="FILE", help="write segments of what only the first, only the second and both have")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")

@@ -79,9 +79,7 @@ def run(args: argparse.Namespace) -> int:
     session = ReviewSession(args.folder, args.reviewer or _account())
     for note in session.notes:
         sys.stderr.write(note + "\n")
-    return {"list": _list, "decide": _decide, "agreement": _agreement, "csv": _csv, "result": _result, "export": _export}[args.action](
-        session, args
-    )
+    return {"list": _list, "decide": _decide, "agreement": _agreement, "csv": _csv, "result": _result, "export": _export}[args.action](session, args)
 
 
 def _account() -> str:
@@ -132,9 +130,7 @@ def _agreement(session: Any, args: argparse.Namespace) -> int:
         sys.stdout.write("Fewer than two reviewers have decided on this folder.\n")
     for row in rows:
         kappa, dice = ("-" if row[name] is None else f"{row[name]:.3f}" for name in ("kappa", "dice"))
-        sys.stdout.write(
-            f"{row['first']} / {row['second']}  {row['structure'][:30]:30} {row['items']:4} items  kappa {kappa:>6}  Dice {dice:>6}\n"
-        )
+        sys.stdout.write(f"{row['first']} / {row['second']}  {row['structure'][:30]:30} {row['items']:4} items  kappa {kappa:>6}  Dice {dice:>6}\n")
     return 0
 
 

@@ -39,8 +39,7 @@ def agreement(folder: Path, entries: Iterable[dict[str, Any]]) -> list[dict[str,
     Dice is the mean over items of which both kept a mask (the machine's or an edited one).
     """
     final = {
-        name: {item: entry for item, entry in items.items() if ReviewVerdict(entry["verdict"]).is_final}
-        for name, items in last_by_reviewer(entries).items()
+        name: {item: entry for item, entry in items.items() if ReviewVerdict(entry["verdict"]).is_final} for name, items in last_by_reviewer(entries).items()
     }
     reader = MaskReader()
     rows = []

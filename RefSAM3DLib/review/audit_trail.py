@@ -40,9 +40,7 @@ class AuditTrail:
             return self.log.append(stamped)
         except OutputError as error:
             place = self._keep_aside(stamped)
-            raise OutputError(
-                f"{error} The decision is kept in '{place}' and will be added to the record as soon as that is possible."
-            ) from error
+            raise OutputError(f"{error} The decision is kept in '{place}' and will be added to the record as soon as that is possible.") from error
 
     def flush_aside(self) -> int:
         """Append what was kept aside; returns how many entries that were. Entries already in the trail are not repeated."""

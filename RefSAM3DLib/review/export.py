@@ -39,9 +39,7 @@ class ExportOutcome:
     notes: list[str] = field(default_factory=list)
 
 
-def export_manifest(
-    session: ReviewSession, target: Path | str, reviewer: str = "", validation: float = 0.0, name: str = "reviewed cases"
-) -> ExportOutcome:
+def export_manifest(session: ReviewSession, target: Path | str, reviewer: str = "", validation: float = 0.0, name: str = "reviewed cases") -> ExportOutcome:
     """Write images, label maps and ``datalist.json`` into the new folder ``target``.
 
     Args:
@@ -58,9 +56,7 @@ def export_manifest(
         raise OutputError(f"The folder '{target}' is not empty; choose a new one for the export.")
     accepted = _accepted_by_case(session, reviewer)
     if not accepted:
-        raise InputError(
-            f"No result of '{session.folder}' was accepted{f' by {reviewer}' if reviewer else ''} yet; there is nothing to export."
-        )
+        raise InputError(f"No result of '{session.folder}' was accepted{f' by {reviewer}' if reviewer else ''} yet; there is nothing to export.")
     for folder in (target / "images", target / "labels"):
         folder.mkdir(parents=True, exist_ok=True)
     names = sorted({item.structure for items in accepted.values() for item, _ in items})

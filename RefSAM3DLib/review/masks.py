@@ -56,14 +56,10 @@ class MaskReader:
         empty = np.zeros(geometry.shape_dhw, dtype=bool)
         if hash_mask(empty, geometry) == sha256:
             return empty, geometry
-        raise InputError(
-            f"'{path}' holds no '{name}' as it was recorded; the file was changed later: run the batch again or review the case anew."
-        )
+        raise InputError(f"'{path}' holds no '{name}' as it was recorded; the file was changed later: run the batch again or review the case anew.")
 
 
-def store_mask(
-    folder: Path, kind: str, item: ReviewItem, reviewer: str, mask: np.ndarray, geometry: Geometry, model: dict[str, Any]
-) -> tuple[str, str]:
+def store_mask(folder: Path, kind: str, item: ReviewItem, reviewer: str, mask: np.ndarray, geometry: Geometry, model: dict[str, Any]) -> tuple[str, str]:
     """Write one mask as ``review/<kind>/...seg.nrrd`` and return its path relative to ``folder`` and its hash.
 
     The name holds the hash: another mask never replaces this one, and the same mask is stored once.

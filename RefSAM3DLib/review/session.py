@@ -73,10 +73,7 @@ class ReviewSession:
                 self.notes.append(complaint)
         sources = {key: case.entry for key, case in state.cases.items()}
         private = Identifiers(self.folder).cases
-        self.items = [
-            make_item(self.folder, row, {**sources.get(row["case"], {}), **private.get(row["case"], {})})
-            for row in collect_rows(self.folder, state)
-        ]
+        self.items = [make_item(self.folder, row, {**sources.get(row["case"], {}), **private.get(row["case"], {})}) for row in collect_rows(self.folder, state)]
         apply_decisions(self.folder, self.items, self._entries, self.reviewer)
 
     # Queue ------------------------------------------------------------------------------------------------------------
@@ -182,18 +179,14 @@ class ReviewSession:
             machine, geometry = self.machine_mask(item)
             edited = edited_mask.astype(bool, copy=False)
             if edited.shape != machine.shape:
-                raise InputError(
-                    f"The edited mask has shape {edited.shape}, the machine's {machine.shape}; edit on the grid of the result."
-                )
+                raise InputError(f"The edited mask has shape {edited.shape}, the machine's {machine.shape}; edit on the grid of the result.")
             extra["mask_file"], extra["edited_mask"] = store_mask(self.folder, "edits", item, self.reviewer, edited, geometry, item.model)
             extra["mask"], extra["metrics"] = extra["edited_mask"], edit_metrics(machine, edited, geometry)
         entry = self._record(item, verdict, reason, comment, seconds, extra)
         self.draft_store.discard(item.case, item.label)
         return entry
 
-    def record_reprompt(
-        self, item: ReviewItem, wording: str, result: PromptResult, seconds: float | None = None, comment: str = ""
-    ) -> dict[str, Any]:
+    def record_reprompt(self, item: ReviewItem, wording: str, result: PromptResult, seconds: float | None = None, comment: str = "") -> dict[str, Any]:
         """Record that the reviewer asked again in other words, with the engine's answer; the item then shows that answer."""
         wording = clean_text(wording, "wording")
         if not wording:
@@ -219,9 +212,7 @@ class ReviewSession:
         self.record_reprompt(item, wording, result, seconds)
         return result
 
-    def _record(
-        self, item: ReviewItem, verdict: ReviewVerdict, reason: str, comment: str, seconds: float | None, extra: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _record(self, item: ReviewItem, verdict: ReviewVerdict, reason: str, comment: str, seconds: float | None, extra: dict[str, Any]) -> dict[str, Any]:
         entry = {
             "event": "decision",
             "case": item.case,
@@ -252,9 +243,7 @@ class ReviewSession:
     def store_draft(self, item: ReviewItem, mask: np.ndarray, seconds: float = 0.0, comment: str = "") -> None:
         """Keep an edit under way, so that a crash does not lose it. Call it now and then, and when the item is left."""
         _, geometry = self.machine_mask(item)
-        self.draft_store.store(
-            item.case, item.label, mask.astype(bool, copy=False), geometry, item.mask_sha256, seconds, clean_text(comment, "comment")
-        )
+        self.draft_store.store(item.case, item.label, mask.astype(bool, copy=False), geometry, item.mask_sha256, seconds, clean_text(comment, "comment"))
 
     def draft(self, item: ReviewItem) -> Draft | None:
         """The unsaved edit of an item if there is one that no decision has overtaken."""
@@ -264,9 +253,7 @@ class ReviewSession:
     def drafts(self) -> list[Draft]:
         """All unsaved edits to offer back."""
         by_id = {(item.case, item.label): item for item in self.items}
-        return [
-            draft for draft in self.draft_store.all() if (item := by_id.get((draft.case, draft.label))) and self._is_current(draft, item)
-        ]
+        return [draft for draft in self.draft_store.all() if (item := by_id.get((draft.case, draft.label))) and self._is_current(draft, item)]
 
     def _is_current(self, draft: Draft, item: ReviewItem) -> bool:
         """A kill between the record and the removal of its draft leaves a draft that equals the recorded edit."""

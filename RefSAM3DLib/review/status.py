@@ -54,11 +54,7 @@ def status_of(row: dict[str, Any], decision: dict[str, Any] | None) -> str:
     """Key of :data:`~.verdicts.STATUS_WORDS`: the decision, or "changed" if it was about another mask than the folder has now."""
     if decision is None:
         return ""
-    if (
-        decision.get("machine_mask")
-        and row.get("mask_sha256")
-        and decision.get("batch_mask", decision["machine_mask"]) != row["mask_sha256"]
-    ):
+    if decision.get("machine_mask") and row.get("mask_sha256") and decision.get("batch_mask", decision["machine_mask"]) != row["mask_sha256"]:
         return "changed"
     return str(decision["verdict"])
 

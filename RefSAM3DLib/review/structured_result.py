@@ -35,9 +35,7 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
         raise InputError(f"There is no case '{case}' in '{session.folder}'; 'refsam3d review list' shows them.")
     counting = last_overall(session.trail.read().entries)
     decided = [(item, counting.get((item.case, item.label))) for item in items]
-    open_items = [
-        item.structure or "failed case" for item, entry in decided if entry is None or not ReviewVerdict(entry["verdict"]).is_final
-    ]
+    open_items = [item.structure or "failed case" for item, entry in decided if entry is None or not ReviewVerdict(entry["verdict"]).is_final]
     if open_items:
         raise InputError(f"The case '{case}' is not reviewed completely (open: {', '.join(open_items)}); decide these first.")
     folder = Path(folder)

@@ -23,7 +23,7 @@ _MAX_NAME = 80
 _MAX_TEXT = 2000
 
 
-class ReviewVerdict(str, Enum):  # noqa: UP042 - as the engine's enums; StrEnum prints differently
+class ReviewVerdict(str, Enum):
     """A decision. The first three are final; a re-prompted or skipped item comes back."""
 
     ACCEPT = "accept"

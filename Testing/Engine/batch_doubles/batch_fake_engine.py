@@ -12,7 +12,6 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-import batch_stand_ins
 import numpy as np
 
 from RefSAM3DLib.errors import Cancelled
@@ -85,7 +84,6 @@ class FakeEngine:
 
 
 def make(**arguments: Any) -> FakeEngine:
-    """Factory; the stand-ins of modules that are not there yet are put in first."""
-    batch_stand_ins.install()
+    """Factory."""
     arguments = {k: v for k, v in arguments.items() if k not in ("model", "adapter", "device")}
     return FakeEngine(**arguments)

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import batch_stand_ins
 import numpy as np
 from batch_fake_engine import FakeEngine
 
@@ -42,5 +41,4 @@ class LabelEngine(FakeEngine):
 
 def make(**arguments: Any) -> LabelEngine:
     """Factory."""
-    batch_stand_ins.install()
     return LabelEngine()

@@ -14,10 +14,6 @@ for _place in (str(Path(__file__).parent), str(DOUBLES), str(ROOT)):
     if _place not in sys.path:
         sys.path.insert(0, _place)
 
-import batch_stand_ins  # noqa: E402
-
-batch_stand_ins.install()
-
 
 @pytest.fixture(autouse=True)
 def _importable_by_workers(monkeypatch: pytest.MonkeyPatch) -> None:

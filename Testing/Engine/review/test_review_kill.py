@@ -22,7 +22,6 @@ from RefSAM3DLib.review import ReviewSession
 REVIEWER = """
 import sys, time
 import numpy as np
-import batch_stand_ins; batch_stand_ins.install()
 from RefSAM3DLib.review import ReviewSession
 session = ReviewSession(sys.argv[1], sys.argv[2])
 for draft in session.drafts():

@@ -304,9 +304,7 @@ def test_result_names_algorithm_and_reviewer_in_json_and_dicom(tmp_path: Path) -
     from RefSAM3DLib.review import write_structured_result
 
     write_dicom_series(tmp_path / "in" / "Mustermann")
-    run_batch(
-        tmp_path / "in", tmp_path / "out", BatchOptions(prompts=("brainstem", "mandible"), engine="batch_fake_engine:make", workers=0)
-    )
+    run_batch(tmp_path / "in", tmp_path / "out", BatchOptions(prompts=("brainstem", "mandible"), engine="batch_fake_engine:make", workers=0))
     session = ReviewSession(tmp_path / "out", "Dr. Anna Muster")
     first, second = session.items
     session.decide(first, "accept")
