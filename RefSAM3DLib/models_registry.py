@@ -100,6 +100,8 @@ def find_model(name_or_file: str | Path = "") -> Path:
     bundled = models_folder() / f"{text}.safetensors"
     if bundled.is_file():
         return bundled
+    if text == DEFAULT_NAME:
+        raise CheckpointError(f"The default weights '{bundled}' are missing; install RefSAM3D again, or give a checkpoint with --model.")
     entries = {entry.name: entry for entry in read_registry()}
     if text not in entries:
         near = get_close_matches(text, entries, n=1)

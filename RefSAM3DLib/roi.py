@@ -52,9 +52,7 @@ class Region:
         low = [max(a, 0) for a in low]
         high = [min(b, n) for b, n in zip(high, size, strict=True)]
         if any(a >= b for a, b in zip(low, high, strict=True)):
-            raise InputError(
-                f"The region '{self.text}' has no voxel of the image, which has {' x '.join(map(str, size))} voxels (i, j, k); {_FORMS}."
-            )
+            raise InputError(f"The region '{self.text}' has no voxel of the image, which has {' x '.join(map(str, size))} voxels (i, j, k); {_FORMS}.")
         return low[2], high[2], low[1], high[1], low[0], high[0]
 
 
@@ -84,9 +82,7 @@ def _markups_corners(path: Path) -> np.ndarray:
     try:
         corners = _corners(rois[0])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"The region in '{path}' lacks a centre, a size or an orientation ({error}); save it again with Slicer 5."
-        ) from error
+        raise InputError(f"The region in '{path}' lacks a centre, a size or an orientation ({error}); save it again with Slicer 5.") from error
     if not np.isfinite(corners).all():
         raise InputError(f"The region in '{path}' has non-finite numbers; place it again in Slicer.")
     return corners

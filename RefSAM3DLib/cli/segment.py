@@ -81,9 +81,12 @@ def run(args: argparse.Namespace) -> int:
             source = engine.embed(volume, progress=bar)
             embedded = time.monotonic() - clock
             bar.part("2/2 ")
+        clock = time.monotonic()
         results: list[PromptResult] = engine.segment(
             source, args.prompt, progress=bar, probability=bool(args.probability), allow_unknown=args.allow_unknown, roi=roi
         )
+        # fine tiles are encoded on demand: what is not of one prompt alone belongs to the image
+        embedded += max(0.0, time.monotonic() - clock - sum(result.elapsed_s for result in results))
     timing = {"load": loaded, "embed": embedded, "total": time.monotonic() - started}
     written, warnings = _write(args, volume, results, engine, timing)
     if not args.quiet:

@@ -42,6 +42,12 @@ def test_names_files_and_the_default_lead_to_a_file(folder: Path):
     assert find_model(folder / ENTRY["file"]) == folder / ENTRY["file"]
 
 
+def test_missing_default_weights_are_named(folder: Path):
+    (folder / ENTRY["file"]).unlink()
+    with pytest.raises(CheckpointError, match=r"default weights .*refsam3d-small\.safetensors' are missing; install RefSAM3D again"):
+        find_model()
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
