@@ -93,10 +93,9 @@ def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: Batch
     finally:
         with contextlib.suppress(AttributeError):
             engine.release()  # cached images of a case are of no use to the next one
-    if case.private:
-        for field in ("error", "traceback"):
-            if field in outcome:
-                outcome[field] = outcome[field].replace(case.image, case.key).replace(case.series or "\0", case.key)
+    for field in ("error", "traceback"):
+        if field in outcome:
+            outcome[field] = _anonymous(outcome[field], case)
     outcome["elapsed_s"] = round(time.monotonic() - started, 3)
     return outcome
 
@@ -163,7 +162,7 @@ def _compute(
             results.append(result)
             rows.append(row)
     _compare_with_reference(case, rows, results, volume)
-    names, warnings = [f"{case.key}.seg.nrrd"], _warnings(engine_info, volume, embedding)
+    names, warnings = [f"{case.key}.seg.nrrd"], _warnings(case, engine_info, volume, embedding)
     if volume.dicom_files and importlib.util.find_spec("highdicom") is not None:
         names.append(f"{case.key}.dcm")
     elif volume.dicom_files:
@@ -199,10 +198,15 @@ def _compute(
     return {"results": rows, "outputs": outputs, "warnings": report["warnings"]}
 
 
-def _warnings(engine_info: dict[str, Any], volume: Volume, embedding: Any) -> list[str]:
+def _warnings(case: Case, engine_info: dict[str, Any], volume: Volume, embedding: Any) -> list[str]:
     """Sentences about the engine, the image and its encoding, each once."""
     found = [*engine_info["warnings"], str(volume.metadata.get("warning", "")), *getattr(embedding, "warnings", ())]
-    return list(dict.fromkeys(text for text in found if text))
+    return [_anonymous(text, case) for text in dict.fromkeys(found) if text]
+
+
+def _anonymous(text: str, case: Case) -> str:
+    """A sentence without the path and UID of a private case."""
+    return text.replace(case.image, case.key).replace(case.series or "\0", case.key) if case.private else text
 
 
 def _row(number: int, result: PromptResult, volume: Volume) -> dict[str, Any]:

@@ -40,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--reason", default="", help="why it is rejected")
     one.add_argument("--comment", default="")
     one.add_argument("--edited", type=Path, metavar="FILE", help="edited segmentation (.seg.nrrd or label map) for accept_edited")
+    one = action("reprompt", "ask the model about an item in other words, and record the answer")
+    one.add_argument("item", help="case/label, as printed by list")
+    one.add_argument("wording", help="what to segment, in other words")
+    one.add_argument("--model", default="", help="name or file of a checkpoint (default: the one that ships)")
+    one.add_argument("--adapter", default="", metavar="FILE", help="adapter file for the checkpoint")
+    one.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     one = action("agreement", "Cohen's kappa of the verdicts and Dice of the masks of each pair of reviewers")
     one.add_argument("--json", action="store_true", help="as JSON")
     one = action("csv", "write all decisions as CSV")
@@ -79,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
     session = ReviewSession(args.folder, args.reviewer or _account())
     for note in session.notes:
         sys.stderr.write(note + "\n")
-    return {"list": _list, "decide": _decide, "agreement": _agreement, "csv": _csv, "result": _result, "export": _export}[args.action](session, args)
+    return {"list": _list, "decide": _decide, "reprompt": _reprompt, "agreement": _agreement, "csv": _csv, "result": _result, "export": _export}[args.action](
+        session, args
+    )
 
 
 def _account() -> str:
@@ -118,6 +126,16 @@ def _decide(session: Any, args: argparse.Namespace) -> int:
             raise InputError(f"'{args.edited}' has no segment '{item.structure}' (it has {', '.join(masks)}); rename the segment.")
     session.decide(item, args.verdict, reason=args.reason, comment=args.comment, edited_mask=edited)
     sys.stdout.write(f"{item.id}: {args.verdict}, recorded for {session.reviewer}\n")
+    return 0
+
+
+def _reprompt(session: Any, args: argparse.Namespace) -> int:
+    from ..batch import options
+
+    item = session.find(args.item)
+    engine = options.load_factory(options.DEFAULT_ENGINE)(model=args.model, adapter=args.adapter, device=args.device)
+    result = session.reprompt(item, args.wording, engine)
+    sys.stdout.write(f"{item.id}: {result.resolved or args.wording}, {result.verdict.value}, {result.volume_ml:.2f} mL\n")
     return 0
 
 

@@ -61,7 +61,7 @@ def test_batch_refuses_an_impossible_number_of_workers(tmp_path: Path) -> None:
         call(batch, tmp_path, "-o", tmp_path / "o", "--workers", "-1")
 
 
-def test_review_from_list_to_export(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_review_from_list_to_export(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     me = ("--reviewer", "A")
     assert call(review, "list", folder, *me) == 0
     assert "0 of 4 decided by A" in capsys.readouterr().out
@@ -72,6 +72,9 @@ def test_review_from_list_to_export(folder: Path, capsys: pytest.CaptureFixture[
     assert call(review, "decide", folder, "case_0/2", "accept", "--reviewer", "B") == 0
     with pytest.raises(RefSAM3DError, match="no item 'nowhere/1'"):
         call(review, "decide", folder, "nowhere/1", "accept", *me)
+    monkeypatch.setattr(batch_options, "DEFAULT_ENGINE", "batch_fake_engine:make")
+    assert call(review, "reprompt", folder, "case_1/1", "larynx", *me) == 0
+    assert "case_1/1: larynx, present" in capsys.readouterr().out
     assert call(review, "agreement", folder, "--json") == 0
     assert '"items": 1' in capsys.readouterr().out
     assert call(review, "csv", folder, "-o", tmp_path / "d.csv") == 0
