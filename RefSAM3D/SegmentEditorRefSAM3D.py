@@ -28,7 +28,7 @@ class SegmentEditorRefSAM3D(ScriptedLoadableModule):
 
     def registerEditorEffect(self):
         """Make the effect known; editors that are open pick it up."""
-        import qSlicerSegmentationsEditorEffectsPythonQt as effects  # noqa: N813
+        import qSlicerSegmentationsEditorEffectsPythonQt as effects
 
         effect = effects.qSlicerSegmentEditorScriptedEffect(None)
         path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "SegmentEditorRefSAM3DLib", "SegmentEditorEffect.py")

@@ -23,15 +23,13 @@ from typing import Any
 from . import __version__, errors
 from . import worker_protocol as protocol
 from .shared_buffer import BufferName, SharedBuffer
-from .types import Modality, PromptResult, Volume
+from .types import Modality, Progress, PromptResult, Volume
 
 log = logging.getLogger("refsam3d.worker")
 #: Images kept encoded: the current one and the one before, so that going back and forth is free.
 MAX_IMAGES = 2
 #: More progress than this per second only costs the user interface time.
 PROGRESS_INTERVAL_S = 0.05
-#: Progress never reaches 1 before the results are out.
-_READY = "ready"
 
 EngineFactory = Callable[[str, str, str], Any]
 
@@ -130,6 +128,8 @@ class Worker:
                 self._send(protocol.Report(request.id, self._memory()))
             elif isinstance(request, protocol.Status):
                 self._send(protocol.Report(request.id, self._memory()))
+            elif isinstance(request, protocol.Fetch):
+                self._fetch(request)
             elif isinstance(request, protocol.Diagnose):
                 from .worker_report import report
 
@@ -174,18 +174,10 @@ class Worker:
         started = time.monotonic()
         image = self._image(request)
         self._send(protocol.Progress(request.id, 0.0, "received"))
-        last = [0.0]
-
-        def progress(fraction: float, stage: str) -> None:
-            now = time.monotonic()
-            if now - last[0] >= PROGRESS_INTERVAL_S:
-                last[0] = now
-                self._send(protocol.Progress(request.id, min(max(float(fraction), 0.0), 1.0), str(stage)))
-
         results = self._engine.segment(
             image,
             [str(p) for p in request.prompts],
-            progress=progress,
+            progress=self._progress(request.id),
             cancel=lambda: self._inbox.is_cancelled(request.id),
             probability=request.probability,
             allow_unknown=request.allow_unknown,
@@ -204,6 +196,28 @@ class Worker:
                 list(self._images),
             )
         )
+
+    def _progress(self, request: int) -> Progress:
+        """Progress as messages, not more often than a person can see."""
+        last = [0.0]
+
+        def progress(fraction: float, stage: str) -> None:
+            now = time.monotonic()
+            if now - last[0] >= PROGRESS_INTERVAL_S:
+                last[0] = now
+                self._send(protocol.Progress(request, min(max(float(fraction), 0.0), 1.0), str(stage)))
+
+        return progress
+
+    def _fetch(self, request: protocol.Fetch) -> None:
+        from .model_download import download
+        from .models_registry import read_registry
+
+        entry = next((e for e in read_registry() if e.name == request.name), None)
+        if entry is None or not entry.url:
+            raise errors.CheckpointError(f"There is no model '{request.name}' to download; choose another one.")
+        download(entry.url, entry.path, entry.size_bytes, entry.sha256, self._progress(request.id), lambda: self._inbox.is_cancelled(request.id))
+        self._send(protocol.Report(request.id, {"path": str(entry.path)}))
 
     def _image(self, request: protocol.Segment) -> Volume:
         """The volume of ``key``: mapped from the request's buffer, or the one that is held since an earlier request.

@@ -4,7 +4,7 @@ A frame is a 4-byte little-endian length and that many bytes of UTF-8 JSON with 
 a frame can only become one of the message classes below, with the declared fields and types. Arrays travel as names of
 :class:`~RefSAM3DLib.shared_buffer.SharedBuffer`.
 
-The application sends ``Load``, ``Segment``, ``Cancel``, ``Status``, ``Release``, ``Diagnose``; the worker answers with ``Hello`` once,
+The application sends ``Load``, ``Segment``, ``Cancel``, ``Status``, ``Release``, ``Diagnose``, ``Fetch``; the worker answers with ``Hello`` once,
 then ``Loaded``, ``Progress``, ``Found`` (one result each), and exactly one of ``Done``, ``Failed``, ``Stopped`` or ``Report`` a request.
 """
 
@@ -84,6 +84,14 @@ class Diagnose:
     """Ask for versions, devices and a smoke test."""
 
     id: int
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Download a model of the registry; answered with ``Progress`` and a ``Report`` with its path."""
+
+    id: int
+    name: str
 
 
 @dataclass(frozen=True)
@@ -180,10 +188,9 @@ class Report:
     data: dict
 
 
-Message = Load | Segment | Cancel | Status | Release | Diagnose | Hello | Loaded | Progress | Found | Done | Failed | Stopped | Report
+Message = Load | Segment | Cancel | Status | Release | Diagnose | Fetch | Hello | Loaded | Progress | Found | Done | Failed | Stopped | Report
 _KINDS: dict[str, Any] = {
-    cls.__name__: cls
-    for cls in (Load, Segment, Cancel, Status, Release, Diagnose, Hello, Loaded, Progress, Found, Done, Failed, Stopped, Report)
+    cls.__name__: cls for cls in (Load, Segment, Cancel, Status, Release, Diagnose, Fetch, Hello, Loaded, Progress, Found, Done, Failed, Stopped, Report)
 }
 _HINTS: dict[str, dict[str, Any]] = {name: get_type_hints(cls) for name, cls in _KINDS.items()}
 

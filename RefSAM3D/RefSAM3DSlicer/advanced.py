@@ -22,6 +22,7 @@ EXISTING_TEXTS = (
 )
 REGION_TEXTS = (("volume", _("Whole volume")), ("roi", _("Region of interest (ROI)")), ("view", _("What the slice views show")))
 DEVICE_TEXTS = (("auto", _("Automatic")), ("cpu", _("Processor (CPU)")), ("cuda", _("NVIDIA GPU (CUDA)")), ("mps", _("Apple GPU (MPS)")))
+MODALITY_TEXTS = (("", _("Automatic")), ("ct", _("CT")), ("mr", _("MR")), ("pet", _("PET")))
 FRAME_TEXTS = (("current", _("Current frame")), ("all", _("All frames of the sequence")))
 
 
@@ -37,7 +38,7 @@ def fillCombo(combo: Any, texts: Any) -> None:
 def select(combo: Any, key: str) -> None:
     """Choose by key without a signal."""
     blocked = combo.blockSignals(True)
-    index = next((n for n in range(combo.count) if combo.itemData(n) == key), 0)
+    index = next((n for n in range(combo.count) if (combo.itemData(n) or "") == key), 0)
     combo.setCurrentIndex(index)
     combo.blockSignals(blocked)
 
@@ -79,11 +80,13 @@ class AdvancedSection:
             (ui.regionComboBox, REGION_TEXTS),
             (ui.deviceComboBox, DEVICE_TEXTS),
             (ui.framesComboBox, FRAME_TEXTS),
+            (ui.modalityComboBox, MODALITY_TEXTS),
         ):
             fillCombo(combo, texts)
         connect(ui.existingComboBox, "currentIndexChanged(int)", lambda i: self._set("existing", Existing[ui.existingComboBox.itemData(i)]))
         connect(ui.regionComboBox, "currentIndexChanged(int)", lambda i: self._set("region", ui.regionComboBox.itemData(i)))
         connect(ui.deviceComboBox, "currentIndexChanged(int)", lambda i: self._set("device", ui.deviceComboBox.itemData(i)))
+        connect(ui.modalityComboBox, "currentIndexChanged(int)", lambda i: self._set("modality", ui.modalityComboBox.itemData(i) or ""))
         connect(ui.framesComboBox, "currentIndexChanged(int)", lambda i: self._set("frames", ui.framesComboBox.itemData(i)))
         connect(ui.adapterPathLineEdit, "currentPathChanged(QString)", lambda path: self._set("adapter", path))
 
@@ -100,6 +103,7 @@ class AdvancedSection:
         select(ui.existingComboBox, p.existing.name)
         select(ui.regionComboBox, p.region)
         select(ui.deviceComboBox, p.device)
+        select(ui.modalityComboBox, p.modality)
         select(ui.framesComboBox, p.frames)
         if ui.adapterPathLineEdit.currentPath != p.adapter:
             ui.adapterPathLineEdit.currentPath = p.adapter

@@ -37,7 +37,7 @@ def applicationLines() -> list[str]:
 
 def engineLines(data: dict[str, Any] | None, logTail: str) -> list[str]:
     """What the worker reported; None if it could not."""
-    if data is None:
+    if data is None or "error" in data:
         return ["The engine's process could not be started or ended; the end of its log:", logTail or "(empty)"]
     lines = [f"Engine: Python {data.get('python')}, {data.get('cpu_count')} processors, {data.get('resident_mb')} MB in use"]
     lines += [f"  {name} {version or 'NOT IMPORTABLE'}" for name, version in data.get("packages", {}).items()]

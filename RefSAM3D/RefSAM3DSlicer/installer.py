@@ -159,7 +159,7 @@ def verify(answer: Callable[[str], None]) -> None:
     session.stop()
 
     def received(data: dict[str, Any] | None) -> None:
-        if data is None:
+        if data is None or "error" in data:
             answer(_("The engine's process could not be started; open Diagnostics."))
             return
         broken = [name for name, version in data.get("packages", {}).items() if version is None]

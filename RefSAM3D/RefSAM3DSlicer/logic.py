@@ -38,6 +38,7 @@ class RefSAM3DLogic(ScriptedLoadableModuleLogic):
         choice: EngineChoice = EngineChoice(),  # noqa: B008 - frozen
         probability: bool = False,
         allowUnknown: bool = False,
+        modality: str = "",
         onProgress: Callable[[SegmentTask], None] | None = None,
         onEnd: Callable[[SegmentTask], None] | None = None,
     ) -> SegmentTask:
@@ -49,7 +50,7 @@ class RefSAM3DLogic(ScriptedLoadableModuleLogic):
             wait: return when it is over (the application stays alive), else at once.
             existing: what to do with a segment of that structure: "new", "replace", "add", "subtract", "intersect".
             roi: None for the whole volume, "view", a markups ROI node, or a native half-open box (k0, k1, j0, j1, i0, i1).
-            choice: model, adapter and device.
+            choice: model, adapter and device. modality: "ct", "mr", "pet", or "" for what DICOM or the voxels say.
 
         Returns:
             The task: ``state``, ``outcomes`` (a result and its segment each), ``warnings``, ``failure``, ``sink.segmentationNode``.
@@ -64,7 +65,7 @@ class RefSAM3DLogic(ScriptedLoadableModuleLogic):
         texts = list(dict.fromkeys(check_prompt(text) for text in texts))
         sink = SegmentationSink(volumeNode, segmentationNode, Existing(existing), choice.adapter, probability)
         options = RunOptions(probability, allowUnknown, regionBox(volumeNode, roi))
-        task = SegmentTask(session.engineRunner(), volumeNode, texts, sink, choice, options, onProgress=onProgress, onEnd=onEnd)
+        task = SegmentTask(session.engineRunner(), volumeNode, texts, sink, choice, options, modality, onProgress=onProgress, onEnd=onEnd)
         return task.wait() if wait else task
 
     def cancel(self) -> None:

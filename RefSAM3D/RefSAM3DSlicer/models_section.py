@@ -1,19 +1,33 @@
-"""Choice of the weights: what came with the extension, what was downloaded, a file."""
+"""Choice of the weights: what came with the extension, what can be downloaded, a file."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import qt
 from slicer.i18n import tr as _
 
+from RefSAM3DLib.errors import RefSAM3DError
+from RefSAM3DLib.models_registry import DEFAULT_NAME, ModelEntry, read_registry
+from RefSAM3DLib.worker_protocol import Fetch
+
+from . import session
 from .advanced import select
 from .message_strip import MessageStrip
 from .parameters import RefSAM3DParameterNode
 from .pythonqt import connect
 
-WEIGHTS_FILTER = "Weights (*.safetensors *.refsam3d);;All files (*)"
+WEIGHTS_FILTER = "Weights (*.safetensors);;All files (*)"
+
+
+def knownModels() -> list[ModelEntry]:
+    """Of the registry, without the one that ships. A broken list leaves the default model usable."""
+    try:
+        return [entry for entry in read_registry() if entry.name != DEFAULT_NAME]
+    except RefSAM3DError:
+        return []
 
 
 class ModelsSection:
@@ -22,10 +36,13 @@ class ModelsSection:
     def __init__(self, ui: Any, messages: MessageStrip, onChanged: Callable[[], None]) -> None:
         self._ui, self._messages, self._onChanged = ui, messages, onChanged
         self._parameters: RefSAM3DParameterNode | None = None
+        self._download = 0
         #: Asks for a file name; replaced in tests.
         self.askForFile: Callable[[], str] = lambda: qt.QFileDialog.getOpenFileName(None, _("Weights of a model"), "", WEIGHTS_FILTER)
         connect(ui.modelComboBox, "currentIndexChanged(int)", self._onChosen)
         connect(ui.modelFileButton, "clicked()", self.chooseFile)
+        connect(ui.installModelButton, "clicked()", self.installOrCancel)
+        connect(ui.removeModelButton, "clicked()", self.remove)
         self.refresh()
 
     def setParameterNode(self, parameters: RefSAM3DParameterNode | None) -> None:
@@ -33,18 +50,26 @@ class ModelsSection:
         self._parameters = parameters
         self.refresh()
 
+    @property
+    def chosen(self) -> ModelEntry | None:
+        """The registry's entry that is chosen, or None for the default and for a file."""
+        key = self._ui.modelComboBox.itemData(self._ui.modelComboBox.currentIndex) or ""
+        return next((entry for entry in knownModels() if str(entry.path) == key), None)
+
     def refresh(self) -> None:
-        """Entries: the default, and the file in use if there is one."""
+        """Entries: the default, those of the registry, and the file in use if there is one."""
         combo, current = self._ui.modelComboBox, self._parameters.model if self._parameters else ""
         blocked = combo.blockSignals(True)
         combo.clear()
         combo.addItem(_("Default (comes with the extension)"), "")
-        if current:
+        for entry in knownModels():
+            size = "" if entry.is_installed else _(" – {size:.0f} MB, not installed").format(size=entry.size_bytes / 1e6)
+            combo.addItem(entry.name + size, str(entry.path))
+        if current and current not in [combo.itemData(n) for n in range(combo.count)]:
             combo.addItem(current.replace("\\", "/").rpartition("/")[2], current)
         combo.blockSignals(blocked)
         select(combo, current)
-        for button in (self._ui.installModelButton, self._ui.removeModelButton):
-            button.setVisible(False)
+        self._updateButtons()
 
     def chooseFile(self) -> None:
         """Use a weights file from the disk; the engine checks it when it loads."""
@@ -54,7 +79,56 @@ class ModelsSection:
             self.refresh()
             self._onChanged()
 
+    def installOrCancel(self) -> None:
+        """Download the chosen model, or stop its download. Only ever after a click; nothing is uploaded."""
+        entry = self.chosen
+        if self._download:
+            session.downloadRunner().cancelAsk(self._download)
+            return
+        if entry is None or not entry.url:
+            return
+        text = _("Downloading {name} ({size:.0f} MB, licence: {licence})").format(name=entry.name, size=entry.size_bytes / 1e6, licence=entry.licence)
+        self._messages.show("info", text + "…")
+
+        def answered(data: dict[str, Any] | None) -> None:
+            self._download = 0
+            self.refresh()
+            if data is None:
+                self._messages.show("error", _("The download ended unexpectedly; try again, it continues where it stopped."))
+            elif data.get("cancelled"):
+                self._messages.show("info", _("The download was stopped; it continues there next time."))
+            elif "error" in data:
+                self._messages.show("error", data["error"])
+            else:
+                self._messages.show("info", _("{name} is installed.").format(name=entry.name))
+                self._onChanged()
+
+        def progressed(fraction: float) -> None:
+            self._messages.show("info", f"{text}: {int(100 * fraction)} %")
+
+        self._download = session.downloadRunner().ask(Fetch, answered, progressed, name=entry.name)
+        self._updateButtons()
+
+    def remove(self) -> None:
+        """Delete a downloaded model and what is left of a broken download."""
+        entry = self.chosen
+        if entry is None or not entry.url:
+            return
+        session.stop()  # Windows deletes no file that a process has open
+        for path in (entry.path, entry.path.with_name(entry.path.name + ".part")):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+        self.refresh()
+        self._messages.show("info", _("{name} was removed from this computer.").format(name=entry.name))
+
+    def _updateButtons(self) -> None:
+        entry, install, remove = self.chosen, self._ui.installModelButton, self._ui.removeModelButton
+        install.setVisible(bool(self._download or (entry is not None and entry.url and not entry.is_installed)))
+        install.text = _("Stop") if self._download else _("Install")
+        remove.setVisible(entry is not None and bool(entry.url) and entry.is_installed)
+
     def _onChosen(self, index: int) -> None:
         if self._parameters is not None and index >= 0:
             self._parameters.model = str(self._ui.modelComboBox.itemData(index) or "")
+            self._updateButtons()
             self._onChanged()

@@ -184,6 +184,7 @@ class Panel:
                 "choice": EngineChoice(p.model, p.adapter.strip(), p.device),
                 "probability": p.probability,
                 "allowUnknown": p.allowUnknown,
+                "modality": p.modality,
                 "onProgress": self._onProgress,
                 "onEnd": self._onEnd,
             }

@@ -10,7 +10,8 @@ from .segmentation_writer import Existing
 class RefSAM3DParameterNode:
     """One per scene.
 
-    ``region``: "volume", "roi" or "view". ``frames``: "current" or "all". Empty ``model`` is the one that comes with the extension.
+    ``region``: "volume", "roi" or "view". ``frames``: "current" or "all". Empty ``model`` is the one that comes with the extension,
+    empty ``modality`` means: as DICOM or the voxels say.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -23,5 +24,6 @@ class RefSAM3DParameterNode:
     model: str = ""
     adapter: str = ""
     device: str = "auto"
+    modality: str = ""
     probability: bool = False
     allowUnknown: bool = False

@@ -20,10 +20,11 @@ import numpy as np
 
 from RefSAM3DLib import worker_protocol as protocol
 from RefSAM3DLib.errors import RefSAM3DError
-from RefSAM3DLib.shared_buffer import BufferName, SharedBuffer, remove_orphans
+from RefSAM3DLib.shared_buffer import SharedBuffer, remove_orphans
 
 from .failures import adviceFor, deathFailure
-from .runs import EngineChoice, EngineInfo, Failure, Run, RunOptions, RunResult, RunState
+from .result_reader import adoptResult
+from .runs import EngineChoice, EngineInfo, Failure, Run, RunOptions, RunState
 from .worker_process import WorkerProcess
 
 log = logging.getLogger("refsam3d.runner")
@@ -94,7 +95,7 @@ class EngineRunner:
         self._choice = EngineChoice()
         self._sent = False
         self._deadline = 0.0
-        self._reports: dict[int, Callable[[dict[str, Any] | None], None]] = {}
+        self._reports: dict[int, tuple[Callable[[dict[str, Any] | None], None], Callable[[float], None] | None]] = {}
 
     # ---- what the application asks for
 
@@ -151,21 +152,37 @@ class EngineRunner:
         self._deadline = time.monotonic() + CANCEL_GRACE_S
         self._resume()
 
-    def ask(self, kind: type, answer: Callable[[dict[str, Any] | None], None]) -> None:
-        """Send ``Status``, ``Release`` or ``Diagnose``; ``answer(None)`` if the engine dies meanwhile. Only Diagnose starts one."""
-        if self._worker is None and kind is not protocol.Diagnose:
+    def ask(
+        self,
+        kind: type,
+        answer: Callable[[dict[str, Any] | None], None],
+        onProgress: Callable[[float], None] | None = None,
+        **fields: Any,
+    ) -> int:
+        """Send ``Status``, ``Release``, ``Diagnose`` or ``Fetch``; only the last two start an engine. Returns a number for ``cancelAsk``.
+
+        ``answer`` gets the report; None if the engine died meanwhile; {"error": text} if it refused, {"cancelled": True} if it was told to stop.
+        """
+        if self._worker is None and kind not in (protocol.Diagnose, protocol.Fetch):
             answer(None)
-            return
+            return 0
         try:
             self._ensureWorker()
         except OSError as error:
             log.error("the engine could not be started: %s", error)
             answer(None)
-            return
-        self._reports[self._ask(kind)] = answer
+            return 0
+        number = self._ask(kind, **fields)
+        self._reports[number] = (answer, onProgress)
         if kind is protocol.Release:
             self._heldKeys = []
         self._resume()
+        return number
+
+    def cancelAsk(self, number: int) -> None:
+        """Ask to stop what ``ask`` began."""
+        if self._worker is not None and number in self._reports:
+            self._worker.send(protocol.Cancel(number))
 
     def stop(self) -> None:
         """End the engine now; safe to call at any time, any number of times. A run that is under way ends as cancelled."""
@@ -238,7 +255,7 @@ class EngineRunner:
         self._greeted, self._heldKeys, self._loaded, self.info = False, [], None, EngineInfo()
         self._dropBuffer()
         reports, self._reports = self._reports, {}
-        for answer in reports.values():
+        for answer, _onProgress in reports.values():
             answer(None)
 
     def _discardWorker(self) -> None:
@@ -322,12 +339,8 @@ class EngineRunner:
     def _dispatch(self, message: protocol.Message) -> None:
         if isinstance(message, protocol.Hello):
             self._onHello(message)
-        elif isinstance(message, protocol.Report):
-            answer = self._reports.pop(message.id, None)
-            if answer:
-                answer(message.data)
-        elif isinstance(message, protocol.Failed) and message.id in self._reports:
-            self._reports.pop(message.id)(None)
+        elif getattr(message, "id", 0) in self._reports:
+            self._onAnswer(message)
         elif self._run is None or getattr(message, "id", 0) != self._request:
             return  # the tail of something that is over
         elif isinstance(message, protocol.Loaded):
@@ -346,6 +359,19 @@ class EngineRunner:
         elif isinstance(message, protocol.Failed):
             self._onFailed(message)
 
+    def _onAnswer(self, message: Any) -> None:
+        """To a question of ``ask``."""
+        if isinstance(message, protocol.Progress):
+            onProgress = self._reports[message.id][1]
+            if onProgress:
+                onProgress(message.fraction)
+            return
+        answer = self._reports.pop(message.id)[0]
+        if isinstance(message, protocol.Report):
+            answer(message.data)
+        else:
+            answer({"cancelled": True} if isinstance(message, protocol.Stopped) else {"error": getattr(message, "message", "")})
+
     def _onHello(self, message: protocol.Hello) -> None:
         if message.protocol != protocol.PROTOCOL:
             self._discardWorker()
@@ -355,43 +381,12 @@ class EngineRunner:
         self._greeted = True
 
     def _onFound(self, run: Run, message: protocol.Found) -> None:
-        box: Any = tuple(message.box) if message.box else None
-        mask = probability = None
+        shape = self._source.shape if self._source is not None else (0, 0, 0)
         try:
-            if message.mask and box is not None:
-                shape = (box[1] - box[0], box[3] - box[2], box[5] - box[4])
-                mask = self._adopt(run, message.mask, shape, "uint8")
-            if message.probability and self._source is not None:
-                probability = self._adopt(run, message.probability, self._source.shape, "float16")
+            run.results.append(adoptResult(run, message, shape))
         except (OSError, ValueError, KeyError) as error:
             self._discardWorker()
             self._endRun(RunState.FAILED, Failure("internal", f"A result could not be read: {error}", adviceFor("internal")))
-            return
-        run.results.append(
-            RunResult(
-                prompt=message.prompt,
-                resolved=message.resolved,
-                verdict=message.verdict,
-                presence=message.presence,
-                confidence=message.confidence,
-                volumeMl=message.volume_ml,
-                elapsedS=message.elapsed_s,
-                box=box,
-                mask=mask,
-                probability=probability,
-                warnings=tuple(message.warnings),
-                suggestions=tuple(message.suggestions),
-                colour=tuple(message.colour) if len(message.colour) == 3 else (127, 127, 127),  # type: ignore[arg-type]
-                details=message.details,
-            )
-        )
-
-    @staticmethod
-    def _adopt(run: Run, name: dict[str, Any], shape: tuple[int, ...], dtype: str) -> Any:
-        buffer = SharedBuffer.open(BufferName.from_dict(name))
-        buffer.unlink()
-        run.buffers.append(buffer)
-        return buffer.array(shape, dtype)
 
     def _onDone(self, run: Run, message: protocol.Done) -> None:
         self._heldKeys = [str(key) for key in message.keys]

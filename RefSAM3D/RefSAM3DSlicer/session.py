@@ -17,6 +17,7 @@ workerArguments: list[str] = []
 workerEnvironment: dict[str, str] = {}
 
 _runner: EngineRunner | None = None
+_downloads: EngineRunner | None = None
 
 
 def root() -> str:
@@ -45,6 +46,16 @@ def engineRunner() -> EngineRunner:
     return _runner
 
 
+def downloadRunner() -> EngineRunner:
+    """A process of its own for downloads, so that one can segment meanwhile; it imports no torch."""
+    global _downloads
+    if _downloads is None:
+        engineRunner()  # connects the end of the application
+        _downloads = EngineRunner(workerCommand, TickTimer)
+        _downloads.logPath = _downloads.logPath.with_name(_downloads.logPath.name.replace("engine", "download"))
+    return _downloads
+
+
 def isBusy() -> bool:
     """True while a run is not over; starts nothing."""
     return _runner is not None and _runner.isBusy
@@ -52,5 +63,6 @@ def isBusy() -> bool:
 
 def stop() -> None:
     """End the engine's process; idempotent. Called at quit, at reload and by the release button."""
-    if _runner is not None:
-        _runner.stop()
+    for runner in (_runner, _downloads):
+        if runner is not None:
+            runner.stop()

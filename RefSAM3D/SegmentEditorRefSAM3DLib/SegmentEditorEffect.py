@@ -20,7 +20,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def clone(self):
         """For another editor."""
-        import qSlicerSegmentationsEditorEffectsPythonQt as effects  # noqa: N813
+        import qSlicerSegmentationsEditorEffectsPythonQt as effects
 
         effect = effects.qSlicerSegmentEditorScriptedEffect(None)
         effect.setPythonSource(__file__.replace("\\", "/"))
