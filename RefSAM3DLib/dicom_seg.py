@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,22 +72,24 @@ def write_dicom_seg(path: Path, results: Sequence[PromptResult], volume: Volume,
         for number, (name, (n, result)) in enumerate(zip(names, numbered, strict=True), 1)
     ]
     try:
-        seg = hd.seg.Segmentation(
-            source_images=images,
-            pixel_array=pixels,
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=descriptions,
-            series_instance_uid=hd.UID(),
-            series_number=int(images[0].get("SeriesNumber") or 0) % 10_000 + 10_000,
-            sop_instance_uid=hd.UID(),
-            instance_number=1,
-            manufacturer="RefSAM3D",
-            manufacturer_model_name=model[:64],
-            software_versions=version[:64],
-            device_serial_number=str(engine_info.get("sha256") or "0")[:64],
-            content_label="REFSAM3D",
-            series_description=f"RefSAM3D {model}"[:64],
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # highdicom's remarks on a patient's name would print it
+            seg = hd.seg.Segmentation(
+                source_images=images,
+                pixel_array=pixels,
+                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=descriptions,
+                series_instance_uid=hd.UID(),
+                series_number=int(images[0].get("SeriesNumber") or 0) % 10_000 + 10_000,
+                sop_instance_uid=hd.UID(),
+                instance_number=1,
+                manufacturer="RefSAM3D",
+                manufacturer_model_name=model[:64],
+                software_versions=version[:64],
+                device_serial_number=str(engine_info.get("sha256") or "0")[:64],
+                content_label="REFSAM3D",
+                series_description=f"RefSAM3D {model}"[:64],
+            )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         log.debug("highdicom refuses the series", exc_info=True)
         raise OutputError(f"The DICOM series cannot carry a SEG ({error}); write a .seg.nrrd file instead.") from error
@@ -138,9 +141,7 @@ def read_dicom_seg(path: Path) -> tuple[list[tuple[str, np.ndarray, dict[str, st
         data = pydicom.dcmread(path)
         kind = str(data.get("SegmentationType", ""))
         if data.get("Modality") != "SEG" or kind not in ("BINARY", "FRACTIONAL"):
-            raise InputError(
-                f"'{path}' is no binary DICOM SEG (it is {data.get('Modality', 'of no modality')} {kind}); give a segmentation."
-            )
+            raise InputError(f"'{path}' is no binary DICOM SEG (it is {data.get('Modality', 'of no modality')} {kind}); give a segmentation.")
         frames = data.pixel_array.reshape(-1, int(data.Rows), int(data.Columns))
         planes = frame_planes(data, str(path))
         shared = data.SharedFunctionalGroupsSequence[0]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import slicerio
-from dicom_files import write_multiframe, write_series
+from dicom_files import alter, write_multiframe, write_series
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -197,9 +197,7 @@ def test_more_than_255_results_need_16_bits(tmp_path: Path):
         assert all(np.array_equal(found[1], mask) for found, mask in zip(read_segmentation(path)[0], masks, strict=True))
 
 
-@pytest.mark.parametrize(
-    "prompt", ["a|b", "50% of it", "100%7C", "moëlle épinière", "腮腺", " blank ", "back\\slash \\n", "x: y", "tab\tnew\nline"]
-)
+@pytest.mark.parametrize("prompt", ["a|b", "50% of it", "100%7C", "moëlle épinière", "腮腺", " blank ", "back\\slash \\n", "x: y", "tab\tnew\nline"])
 def test_any_prompt_survives_the_header(tmp_path: Path, prompt: str):
     write_segmentation(tmp_path / "a.seg.nrrd", [result(prompt, MASKS["small box"], "")], PHANTOM, INFO)
     (segment,) = read_segmentation(tmp_path / "a.seg.nrrd")[0]
@@ -302,6 +300,17 @@ def test_a_dicom_seg_comes_back_to_the_voxel_the_place_and_the_tag(tmp_path: Pat
     import pydicom
 
     assert source == {str(pydicom.dcmread(name, stop_before_pixels=True).SOPInstanceUID) for name in dicom_volume.dicom_files}
+
+
+def test_a_name_that_highdicom_doubts_is_not_printed(tmp_path: Path, recwarn):
+    import pydicom
+
+    write_series(tmp_path / "in", np.random.default_rng(0).integers(0, 3000, (10, 12, 14)).astype(np.int16))
+    for path in (tmp_path / "in").iterdir():
+        alter(path, PatientName="MUSTER-4711")
+    write_segmentation(tmp_path / "a.dcm", results_of(MASKS), load_volume(tmp_path / "in"), INFO)
+    assert pydicom.dcmread(tmp_path / "a.dcm").PatientName == "MUSTER-4711"
+    assert not [w for w in recwarn if "MUSTER" in str(w.message)]
 
 
 def test_a_dicom_seg_of_another_program_reaches_as_far_as_its_slices(tmp_path: Path):
