@@ -124,6 +124,8 @@ class ModelConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     intensity: IntensityConfig = field(default_factory=IntensityConfig)
     grids: tuple[GridConfig, ...] = ()
+    #: Read the image and its left-right mirror and average: twice the encoding, and exact symmetry of left and right.
+    mirror_views: bool = True
 
     def __post_init__(self) -> None:
         patch = self.image.patch_size

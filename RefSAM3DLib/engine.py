@@ -43,7 +43,7 @@ class VolumeEmbedding:
 
     Attributes:
         volume, modality: as read. warnings: sentences about the image as a whole.
-        grids: encodings by (grid name, coarse). key: content hash.
+        grids: encodings by (grid name, coarse, mirrored). key: content hash.
     """
 
     def __init__(self, engine: RefSAM3DEngine, volume: Volume, key: str) -> None:
@@ -51,7 +51,7 @@ class VolumeEmbedding:
         if volume.modality is None:
             volume.modality, volume.modality_source = decide_modality(volume)
         self.modality = Modality(volume.modality)
-        self.grids: dict[tuple[str, bool], GridEmbedding] = {}
+        self.grids: dict[tuple[str, bool, bool], GridEmbedding] = {}
         self.lock = threading.Lock()
 
     @property
@@ -59,13 +59,18 @@ class VolumeEmbedding:
         """Memory in use."""
         return sum(g.bytes for g in self.grids.values())
 
-    def grid(self, grid: GridConfig, coarse: bool) -> GridEmbedding:
+    def grid(self, grid: GridConfig, coarse: bool, mirrored: bool = False) -> GridEmbedding:
         """Encoding of one grid (its tiles may still be missing)."""
-        key = (grid.name, coarse)
+        key = (grid.name, coarse, mirrored)
         if key not in self.grids:
             engine = self.engine
-            self.grids[key] = GridEmbedding(engine.model, engine.checkpoint.config, grid, coarse, self.volume, engine.device)
+            self.grids[key] = GridEmbedding(engine.model, engine.checkpoint.config, grid, coarse, self.volume, engine.device, mirrored)
         return self.grids[key]
+
+    def views(self, grid: GridConfig, coarse: bool) -> list[GridEmbedding]:
+        """The plain image and, where the model averages both, its left-right mirror."""
+        sides = (False, True) if self.engine.checkpoint.config.mirror_views else (False,)
+        return [self.grid(grid, coarse, mirrored) for mirrored in sides]
 
     def is_direct(self, grid: GridConfig) -> bool:
         """Whether the fine pass alone sees the whole volume."""
@@ -189,7 +194,8 @@ class RefSAM3DEngine:
         extents = {g.name: embedding.whole_view(g).extent_mm for g in candidates}
         grid = best_grid_of(candidates, self, embedding, extents)
         with self._lock:
-            self._encode(embedding, [(embedding.whole_view(grid), None)], progress, cancel, 0.0, 1.0, "reading the image")
+            views = embedding.views(grid, coarse=not embedding.is_direct(grid))
+            self._encode([(view, None) for view in views], progress, cancel, 0.0, 1.0, "reading the image")
         return embedding
 
     def segment(
@@ -250,9 +256,8 @@ class RefSAM3DEngine:
         return embedding
 
     def _encode(
-        self, embedding: VolumeEmbedding, wanted: list[tuple[GridEmbedding, list[int] | None]], progress: Progress | None, cancel: Cancel | None,
-        low: float, high: float, stage: str,
-    ) -> None:  # fmt: skip
+        self, wanted: list[tuple[GridEmbedding, list[int] | None]], progress: Progress | None, cancel: Cancel | None, low: float, high: float, stage: str
+    ) -> None:
         """Encode the missing tiles of several passes, with a true fraction from ``low`` to ``high``."""
         work = [(g, g.missing(indices if indices is not None else range(len(g.layout.starts)))) for g, indices in wanted]
         total, done = sum(len(m) for _, m in work), 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -33,6 +34,17 @@ def decode(embedding: GridEmbedding, indices: list[int], prompt: PromptFeatures,
         if embedding.model.paper_decoder is not None:
             return _decode_paper(embedding, indices, prompt, box)
         return _decode_cached(embedding, indices, prompt, box)
+
+
+def decode_views(views: Sequence[GridEmbedding], prompts: Sequence[PromptFeatures], box: Box) -> Decoded:
+    """Mean over the views of an image (plain, mirrored), each asked with its own wording; ``box`` is of the plain image."""
+    logits, presence = [], []
+    for view, prompt in zip(views, prompts, strict=True):
+        own = view.in_view(box)
+        decoded = decode(view, tiles_for(view, own), prompt, own)
+        logits.append(decoded.logits.flip(3) if view.mirrored else decoded.logits)
+        presence.append(decoded.presence)
+    return Decoded(torch.stack(logits).mean(0), box, torch.stack(presence).mean(0))
 
 
 def _decode_cached(embedding: GridEmbedding, indices: list[int], prompt: PromptFeatures, box: Box) -> Decoded:

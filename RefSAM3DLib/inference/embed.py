@@ -42,20 +42,24 @@ class TileCache:
 
 
 class GridEmbedding:
-    """A volume on one working grid at one spacing.
+    """A volume on one working grid at one spacing, or its left-right mirror image.
 
     Attributes:
         frame: native to working grid. origin: corner of the read box (body) in the working grid.
         layout: tiles over that box. tiles: encoded so far, by index. encoded: how many were computed in its life.
     """
 
-    def __init__(self, model: RefSAM3D, config: ModelConfig, grid: GridConfig, coarse: bool, volume: Volume, device: torch.device) -> None:
+    def __init__(
+        self, model: RefSAM3D, config: ModelConfig, grid: GridConfig, coarse: bool, volume: Volume, device: torch.device, mirrored: bool = False
+    ) -> None:
         self.model, self.config, self.grid, self.coarse, self.device = model, config, grid, coarse, device
+        self.mirrored = mirrored
         modality = Modality(volume.modality or Modality.MR)
         self.frame = Frame.of(volume.geometry, grid.coarse_spacing_mm if coarse else grid.spacing_mm)
         values = self.frame.read(volume.array)
         box = body_box(values, modality) if grid.crop_body else (0, values.shape[0], 0, values.shape[1], 0, values.shape[2])
-        self.values = values[box[0] : box[1], box[2] : box[3], box[4] : box[5]].contiguous()
+        values = values[box[0] : box[1], box[2] : box[3], box[4] : box[5]]
+        self.values = values.flip(2) if mirrored else values.contiguous()
         self.windows = intensity_windows(volume, modality, config.intensity)
         self.patch = config.image.patch_size
         self.layout = Layout.of(tuple(self.values.shape), grid.coarse_tile_dhw if coarse else grid.tile_dhw, self.patch)  # type: ignore[arg-type]
@@ -129,6 +133,13 @@ class GridEmbedding:
             grown += [low // 2 * 2, min(self.layout.shape_dhw[axis], -(-high // 2) * 2)]
         return grown[0], grown[1], grown[2], grown[3], grown[4], grown[5]
 
+    def in_view(self, box: Box) -> Box:
+        """A box of the plain image in the voxels of this view (an involution)."""
+        if not self.mirrored:
+            return box
+        width = self.values.shape[2]
+        return box[0], box[1], box[2], box[3], width - box[5], width - box[4]
+
     def whole_box(self) -> Box:
         """All of ``values``."""
         d, h, w = self.values.shape
@@ -143,8 +154,3 @@ class GridEmbedding:
             for n in range(len(self.tiles[indices[0]].levels))
         ]
 
-
-def make_canceller(cancel: Cancel | None) -> None:
-    """Raise :class:`Cancelled` if asked to."""
-    if cancel is not None and cancel():
-        raise Cancelled

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..modeling.refsam3d import PromptFeatures
-from .decode import decode
+from .decode import decode_views
 from .embed import GridEmbedding
 from .preprocess import Box
 
@@ -26,9 +27,9 @@ class Finding:
     box: Box | None
 
 
-def localize(coarse: GridEmbedding, prompt: PromptFeatures) -> list[Finding]:
-    """Presence and coarse box (voxels of ``coarse.values``) of each prompt; all tiles must be encoded."""
-    decoded = decode(coarse, sorted(coarse.tiles), prompt, coarse.whole_box())
+def localize(views: Sequence[GridEmbedding], prompts: Sequence[PromptFeatures]) -> list[Finding]:
+    """Presence and box (voxels of the first, plain view) of each prompt; all tiles must be encoded."""
+    decoded = decode_views(views, prompts, views[0].whole_box())
     findings = []
     for logits, presence in zip(decoded.logits, decoded.presence, strict=True):
         findings.append(Finding(float(presence), box_above(logits, BOX_PROBABILITY)))

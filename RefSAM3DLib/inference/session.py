@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import Cancelled
+from ..text.wording import swap_sides
 from ..types import Cancel, Progress, PromptResult, PromptStatus, ResolvedPrompt, Term, Verdict
-from .decode import decode, tiles_for
+from .decode import decode_views, tiles_for
 from .localize import BOX_PROBABILITY, Finding, box_above, localize, transfer_box
 from .postprocess import NativeMap, combine, remove_specks, tight_box, to_native
 from .preprocess import Box
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..checkpoint import Calibration
     from ..config import GridConfig
     from ..engine import RefSAM3DEngine, VolumeEmbedding
+    from ..modeling.refsam3d import PromptFeatures
     from .embed import GridEmbedding
 
 #: Share of the progress bar for the view that decides presence.
@@ -80,14 +82,19 @@ class PromptSession:
     def _look(self, terms: list[TermAnswer]) -> None:
         """Presence and box of every structure; the whole view of each grid is encoded once."""
         grids = {t.grid.name: t.grid for t in terms}
-        views = [self.embedding.whole_view(g) for g in grids.values()]
-        self.engine._encode(self.embedding, [(v, None) for v in views], self.progress, self.cancel, 0.0, LOOK_SHARE, "reading the image")
-        for name, view in zip(grids, views, strict=True):
+        views = {g.name: self.embedding.views(g, coarse=not self.embedding.is_direct(g)) for g in grids.values()}
+        wanted: list[tuple[GridEmbedding, list[int] | None]] = [(view, None) for pair in views.values() for view in pair]
+        self.engine._encode(wanted, self.progress, self.cancel, 0.0, LOOK_SHARE, "reading the image")
+        for name, pair in views.items():
             mine = [t for t in terms if t.grid.name == name]
             texts = list(dict.fromkeys(t.text for t in mine))
-            findings = dict(zip(texts, localize(view, self.engine.text_features(texts)), strict=True))
+            findings = dict(zip(texts, localize(pair, self._wordings(pair, texts)), strict=True))
             for term in mine:
-                self._place(term, view, findings[term.text])
+                self._place(term, pair[0], findings[term.text])
+
+    def _wordings(self, views: list[GridEmbedding], texts: list[str]) -> list[PromptFeatures]:
+        """Text features for each view: a mirror image is asked for the other side."""
+        return [self.engine.text_features([swap_sides(t) for t in texts] if view.mirrored else texts) for view in views]
 
     def _place(self, term: TermAnswer, view: GridEmbedding, finding: Finding) -> None:
         calibration = self.engine.calibration(term.grid.name)
@@ -142,10 +149,11 @@ class PromptSession:
         if box is None:
             return 0.0
         started = time.perf_counter()
-        indices = tiles_for(fine, box)
-        self.engine._encode(self.embedding, [(fine, indices)], self.progress, self.cancel, low, high, f"looking closer for {term.term.structure}")
+        views = self.embedding.views(term.grid, coarse=False)
+        wanted: list[tuple[GridEmbedding, list[int] | None]] = [(view, tiles_for(view, view.in_view(box))) for view in views]
+        self.engine._encode(wanted, self.progress, self.cancel, low, high, f"looking closer for {term.term.structure}")
         encoding = time.perf_counter() - started
-        decoded = decode(fine, indices, self.engine.text_features([term.text]), box)
+        decoded = decode_views(views, self._wordings(views, [term.text]), box)
         logits = decoded.logits[0]
         tight = box_above(logits, BOX_PROBABILITY)
         if tight is None:
