@@ -78,12 +78,12 @@ def choose_device(request: str = "auto") -> tuple[torch.device, list[str]]:
     """
     import torch
 
-    kind = request.split(":")[0]
-    if kind not in DEVICES:
+    kind, _, index = request.partition(":")
+    if kind not in DEVICES or (":" in request and not index.isdigit()):
         raise DeviceError(f"The device '{request}' is unknown; use one of {', '.join(DEVICES)}.")
     offered = available_devices()
     if kind == "auto":
-        warnings = []
+        warnings: list[str] = []
         for device in offered:
             if device == "cpu":
                 break

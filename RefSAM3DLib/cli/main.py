@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import Cancelled, RefSAM3DError
 
 #: Modules of this package with ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``, in the order of the help.
-COMMANDS = ("segment", "batch", "review", "compare", "demo", "vocabulary", "models", "doctor")
+COMMANDS = ("segment", "batch", "review", "compare", "demo", "vocabulary", "models", "inflate", "doctor")
 DONE, USER_ERROR, USAGE, CANCELLED = 0, 1, 2, 130
 #: Set it to see tracebacks and log lines.
 DEBUG_VARIABLE = "REFSAM3D_DEBUG"

@@ -54,7 +54,7 @@ class WindowAttention3D(nn.Module):
         side = self.window_size
         if all(n <= side for n in grid_dhw):
             return self._attend(tokens, grid_dhw, None)
-        window = tuple(min(n, side) for n in grid_dhw)
+        window = (min(grid_dhw[0], side), min(grid_dhw[1], side), min(grid_dhw[2], side))
         padded = tuple(-(-n // s) * s for n, s in zip(grid_dhw, window, strict=True))
         shift = tuple(s // 2 if self.shifted and p > s else 0 for s, p in zip(window, padded, strict=True))
         x = tokens.view(batch, *grid_dhw, dim)

@@ -80,10 +80,11 @@ class MaskEmbedding(nn.Module):
     def __init__(self, prompt_dim: int, fused_dim: int, pixel_dim: int) -> None:
         super().__init__()
         hidden = max(prompt_dim, fused_dim)
-        self.layers = nn.Sequential(nn.Linear(prompt_dim + fused_dim, hidden), nn.GELU(), nn.Linear(hidden, 8 * pixel_dim + 1))
-        nn.init.zeros_(self.layers[2].bias)
+        last = nn.Linear(hidden, 8 * pixel_dim + 1)
+        self.layers = nn.Sequential(nn.Linear(prompt_dim + fused_dim, hidden), nn.GELU(), last)
+        nn.init.zeros_(last.bias)
         with torch.no_grad():
-            self.layers[2].bias[-1] = -4.0  # foreground is rare: begin near the prior, not at one half
+            last.bias[-1] = -4.0  # foreground is rare: begin near the prior, not at one half
 
     def forward(self, sentence: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings (P, 8, pixel_dim) and biases (P,)."""

@@ -25,7 +25,8 @@ class PositionEmbed3D(nn.Module):
     def forward(self, grid_dhw: tuple[int, int, int]) -> Tensor:
         """Embedding of every token of the grid, in (d, h, w) order."""
         d, h, w = grid_dhw
-        plane, depth = self.plane, self.depth
+        plane: Tensor = self.plane
+        depth: Tensor = self.depth
         if plane.shape[1:] != (h, w):
             plane = F.interpolate(plane[None], size=(h, w), mode="bilinear", align_corners=False)[0]
         if depth.shape[1] != d:

@@ -23,9 +23,9 @@ class TextFeatures:
 class TextEncoder(nn.Module):
     """``E = f_e(T)``: word embeddings of a prompt and their mean, the sentence vector s (Gao and Lu, Eq. II).
 
-    The tower is open_clip's, exchangeable by configuration: a published one by name (causal mask, its own vocabulary and
-    projection to C_e), or a small bidirectional one of the same class trained by this project. Padding is masked out of
-    the mean [ours].
+    The tower is open_clip's, exchangeable by configuration: a published one by name (causal mask, CLIP's vocabulary; its
+    projection of whole sentences is not used), or a small bidirectional one of the same class trained by this project.
+    Padding is masked out of the mean [ours].
 
     Shapes: token ids (P, L), zero is padding.
     """
@@ -35,6 +35,11 @@ class TextEncoder(nn.Module):
         self.config = config
         if config.name:
             self.tower = named_tower(config.name)
+            if config.context_length > self.tower.context_length:
+                from ..errors import ConfigError
+
+                limit = self.tower.context_length
+                raise ConfigError(f"The text tower '{config.name}' reads at most {limit} tokens, not {config.context_length}; lower text.context_length.")
         else:
             from open_clip.transformer import TextTransformer
 
@@ -48,7 +53,8 @@ class TextEncoder(nn.Module):
     def forward(self, token_ids: Tensor) -> TextFeatures:
         """Encode (P, L) token ids; an id of zero is padding."""
         mask = token_ids != 0
-        length = int(mask.sum(1).max())  # trailing padding costs attention and changes nothing
+        # Up to the last real token of any row, not their number: in a published tower zero is a token too ("!").
+        length = int((mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).max())  # trailing padding changes nothing
         if not self.config.name:
             token_ids, mask = token_ids[:, :length], mask[:, :length]
         _, words = self.tower(token_ids)
@@ -59,18 +65,28 @@ class TextEncoder(nn.Module):
 
 
 def named_tower(name: str) -> Any:
-    """Architecture of an open_clip text tower, random weights (the checkpoint or the user brings the real ones)."""
+    """Architecture of an open_clip text tower, random weights (the checkpoint or the user brings the real ones).
+
+    All that its configuration says is kept: activation (weights that came from OpenAI need a "-quickgelu" name), norms, masks.
+
+    Raises:
+        ConfigError: open_clip does not know the name, or the tower needs another tokenizer than CLIP's.
+    """
     import open_clip
-    from open_clip.transformer import TextTransformer
+    from open_clip.model import _build_text_tower
+
+    from ..errors import ConfigError
 
     settings = open_clip.get_model_config(name)
     if settings is None or "text_cfg" not in settings:
-        from ..errors import ConfigError
-
         known = ", ".join(open_clip.list_models()[:8])
         raise ConfigError(f"open_clip knows no text tower '{name}'; use one of its names, such as {known}, ...")
-    text = {k: v for k, v in settings["text_cfg"].items() if k in ("context_length", "vocab_size", "width", "heads", "layers")}
-    return TextTransformer(**text, output_dim=settings["embed_dim"], output_tokens=True)
+    foreign = settings["text_cfg"].get("hf_model_name") or settings["text_cfg"].get("hf_tokenizer_name")
+    if foreign:
+        raise ConfigError(f"The text tower '{name}' reads the tokens of '{foreign}', this program has CLIP's alone; use one such as ViT-B-16.")
+    tower = _build_text_tower(settings["embed_dim"], settings["text_cfg"], bool(settings.get("quick_gelu")))
+    tower.output_tokens = True
+    return tower
 
 
 def pad_tokens(rows: list[list[int]], length: int) -> Tensor:
