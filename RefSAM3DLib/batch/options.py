@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..resources import resource_path
 from .content_hash import hash_file, hash_request
 
 #: The one seam through which an engine comes in: ``module:function`` that takes the keywords of ``engine_arguments``.
@@ -79,13 +78,11 @@ def load_factory(name: str) -> Callable[..., Any]:
 def make_engine(model: str = "", adapter: str = "", device: str = "auto") -> Any:
     """The engine of a worker: the default checkpoint, or ``model`` (name or file) with ``adapter``."""
     from ..engine import RefSAM3DEngine
+    from ..models_registry import find_model
 
     if not model:
         return RefSAM3DEngine.from_default(device=device, adapter=adapter or None)
-    path = Path(model)
-    if not path.exists() and path.name == model and not path.suffix:
-        path = resource_path("Models", f"{model}.safetensors")
-    return RefSAM3DEngine.from_checkpoint(path, device=device, adapter=adapter or None)
+    return RefSAM3DEngine.from_checkpoint(find_model(model), device=device, adapter=adapter or None)
 
 
 def describe_engine(engine: Any, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
