@@ -106,7 +106,13 @@ class GridEmbedding:
             with torch.inference_mode():
                 features, pixels = self.model.encode_image(batch, domain)
         except torch.OutOfMemoryError as error:
-            raise DeviceError(f"Out of memory on {self.device} with {len(batch)} tiles of {self.layout.tile_dhw} voxels; use --device cpu.") from error
+            if len(batch) == 1:
+                raise DeviceError(f"Out of memory on {self.device} with one tile of {self.layout.tile_dhw} voxels; use --device cpu.") from error
+            logger.warning("Out of memory on %s with %d tiles at once; going on with one at a time.", self.device, len(batch))
+            torch.cuda.empty_cache()
+            for row, index in enumerate(chosen):
+                self._encode_batch([index], batch[row : row + 1])
+            return
         with torch.inference_mode():
             for row, index in enumerate(chosen):
                 levels = self.model.cache_levels(features, row)

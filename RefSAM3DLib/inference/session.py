@@ -14,6 +14,7 @@ from ..text.wording import swap_sides
 from ..types import Cancel, Progress, PromptResult, PromptStatus, ResolvedPrompt, Term, Verdict
 from .decode import decode_views, tiles_for
 from .localize import BOX_PROBABILITY, Finding, box_above, localize, transfer_box
+from .plan import check_memory
 from .postprocess import NativeMap, combine, remove_specks, tight_box, to_native
 from .preprocess import Box
 
@@ -82,6 +83,7 @@ class PromptSession:
     def _look(self, terms: list[TermAnswer]) -> None:
         """Presence and box of every structure; the whole view of each grid is encoded once."""
         grids = {t.grid.name: t.grid for t in terms}
+        check_memory(self.engine.checkpoint.config, self.embedding.volume.geometry, set(grids))
         views = {g.name: self.embedding.views(g, coarse=not self.embedding.is_direct(g)) for g in grids.values()}
         wanted: list[tuple[GridEmbedding, list[int] | None]] = [(view, None) for pair in views.values() for view in pair]
         self.engine._encode(wanted, self.progress, self.cancel, 0.0, LOOK_SHARE, "reading the image")
