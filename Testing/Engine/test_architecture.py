@@ -1,0 +1,73 @@
+"""Who may import whom, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINE = ROOT / "RefSAM3DLib"
+#: Packages that the engine must never need: they belong to Slicer or to training.
+FORBIDDEN = {"slicer", "qt", "ctk", "vtk", "monai", "refsam3d_training"}
+#: Folder or file stem of the engine -> what it may import of the engine besides itself.
+ALLOWED = {
+    "errors": set(),
+    "types": {"errors", "geometry"},
+    "config": {"errors"},
+    "geometry": {"errors"},
+    "modeling": {"config", "errors"},
+    "text": {"config", "errors", "types", "resources", "modeling", "foreign_weights"},
+    "inference": {"config", "errors", "types", "geometry", "modeling", "text", "memory", "checkpoint", "engine"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of everything a file imports, also inside functions."""
+    package = path.relative_to(ROOT).with_suffix("").parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level]) if node.level else ""
+            name = ".".join(part for part in (base, node.module) if part)
+            found |= {name} if node.module else {f"{name}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(ENGINE.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_engine_never_imports_slicer_or_the_training_package(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(path)} & FORBIDDEN
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_imports_point_downwards(part: str) -> None:
+    folder = ENGINE / part
+    for path in sorted(folder.rglob("*.py")) if folder.is_dir() else [ENGINE / f"{part}.py"]:
+        used = {name.split(".")[1] for name in imports(path) if name.startswith("RefSAM3DLib.")}
+        assert used - {part} <= ALLOWED[part], f"{path.name} imports {sorted(used - {part} - ALLOWED[part])}"
+
+
+def test_inference_knows_the_engine_only_for_annotations() -> None:
+    for path in (ENGINE / "inference").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:  # module level, outside `if TYPE_CHECKING`
+            if isinstance(node, ast.ImportFrom):
+                assert node.module not in ("engine", "checkpoint"), path.name
+
+
+def test_importing_the_package_loads_neither_numpy_nor_torch() -> None:
+    code = "import sys, RefSAM3DLib; print([m for m in ('numpy', 'torch', 'SimpleITK', 'open_clip') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_modeling_sees_no_files_devices_or_millimetres() -> None:
+    for path in (ENGINE / "modeling").glob("*.py"):
+        names = {name.split(".")[0] for name in imports(path)}
+        assert names <= {"__future__", "collections", "dataclasses", "math", "typing", "torch", "open_clip", "RefSAM3DLib"}, path.name
+        assert "_mm" not in path.read_text(encoding="utf-8"), f"{path.name} speaks of millimetres"
