@@ -33,6 +33,7 @@ $(VENV)/.ready-demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.ready-test: pyproject.toml training/pyproject.toml $(VENV)/.ready-demo
 	@echo "Installing what the tests need ..."
 	$(PIP) -e ".[dicom,demo,batch,ray,test,slicer-tests,lint]"
+	$(PIP) --no-deps -r Testing/requirements-slicer-no-deps.txt
 	$(PIP) -e training
 	@touch $@
 
