@@ -179,7 +179,7 @@ class SegmentTask:
         if fraction is None:
             self._finish(TaskState.DONE)
         else:
-            self._written = COMPUTED + (1.0 - COMPUTED) * fraction
+            self._written = max(self._written, COMPUTED + (1.0 - COMPUTED) * fraction)  # a percentage never goes back
             self._report()
 
     def _finish(self, state: TaskState) -> None:

@@ -1,0 +1,92 @@
+"""What is installed, how it is asked for, and that nothing of Slicer's is touched. pip itself is replaced."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed: pip install -r Testing/requirements-slicer.txt")
+pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
+gui = pytest.importorskip("gui_cases")
+
+import slicer  # noqa: E402
+from RefSAM3DLib.errors import RefSAM3DError  # noqa: E402
+from RefSAM3DSlicer import installer  # noqa: E402
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Slicer 5.12: slicer.packaging; and the PyTorch extension."""
+    made = []
+
+    class PyTorchUtilsLogic:
+        def installTorch(self, askConfirmation=False, forceComputationBackend=None, torchVersionRequirement=None, torchvisionVersionRequirement=None):
+            made.append(("torch", askConfirmation, torchVersionRequirement))
+            return object()
+
+    def pip_ensure(
+        requirements, constraints=None, skip_packages=None, prompt_install=True, prompt_restart=True, requester=None, skip_in_testing=True, show_progress=True
+    ):
+        made.append(("pip_ensure", [str(r) for r in requirements], Path(constraints).read_text(encoding="utf-8"), prompt_install, requester))
+
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=PyTorchUtilsLogic))
+    monkeypatch.setattr(slicer, "packaging", types.SimpleNamespace(pip_ensure=pip_ensure), raising=False)
+    return made
+
+
+def test_nothing_is_imported_to_see_what_is_missing(monkeypatch):
+    assert installer.missingPackages() == []
+    monkeypatch.setitem(installer.PACKAGES, "nobody", ("a_module_that_nobody_has", "nobody", 1))
+    assert installer.missingPackages() == ["nobody"]
+    assert "torch" not in sys.modules
+
+
+def test_torch_comes_from_the_pytorch_extension_and_the_rest_with_constraints(calls):
+    installer.install(["torch", "open_clip_torch", "safetensors"])
+    assert calls[0] == ("torch", False, ">=2.4,!=2.9.*")
+    kind, requirements, constraints, prompt, requester = calls[1]
+    assert (kind, requirements, prompt, requester) == ("pip_ensure", ["open_clip_torch>=2.24", "safetensors>=0.4.3"], False, "RefSAM3D")
+    for package in ("numpy", "SimpleITK", "torch"):
+        assert f"{package}=={importlib.metadata.version(package)}" in constraints.splitlines()
+
+
+def test_older_slicer_uses_pip_install_with_the_same_constraints(calls, monkeypatch, tmp_path):
+    monkeypatch.delattr(slicer, "packaging")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder, seen = tmp_path, []
+    monkeypatch.setattr(slicer.util, "pip_install", lambda arguments: seen.append(list(arguments)), raising=False)
+    installer.install(["safetensors"])
+    assert seen[0][0] == "-c"
+    assert seen[0][2:] == ["safetensors>=0.4.3"]
+    assert list(folder.iterdir()) == [], "the constraints file is removed"
+
+
+def test_without_the_pytorch_extension_the_user_is_told_where_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    with pytest.raises(RefSAM3DError, match="Extensions Manager"):
+        installer.install(["torch"])
+
+
+def test_a_small_disk_is_noticed_before_anything_is_installed(calls, monkeypatch):
+    monkeypatch.setattr(installer.shutil, "disk_usage", lambda place: types.SimpleNamespace(free=2**30, total=2**31, used=0))
+    with pytest.raises(RefSAM3DError, match=r"only 1\.0 GB are free"):
+        installer.install(["torch"])
+    assert calls == []
+
+
+def test_the_question_names_packages_and_size():
+    text = installer.question(["torch", "open_clip_torch"])
+    assert "torch, open_clip_torch" in text
+    assert "2.5 GB" in text
+
+
+def test_requirements_are_those_of_the_project():
+    import tomllib
+
+    project = tomllib.loads((gui.slicer_app.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    for package, (_module, requirement, _size) in installer.PACKAGES.items():
+        assert requirement in project, package
