@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from .config import GridConfig
 from .device import choose_device, device_title
 from .errors import Cancelled, DeviceError, InputError
 from .inference.embed import GridEmbedding
+from .inference.preprocess import intensity_windows
 from .inference.scope import best_grid, extent_warning, modality_warning
 from .inference.session import PromptSession
 from .modeling.refsam3d import PromptFeatures
@@ -36,6 +38,9 @@ DEFAULT_MODEL = ("Models", "refsam3d-small.safetensors")
 CACHE_BYTES = 1_000_000_000
 #: Up to this many fine tiles, the fine pass reads the whole volume at once and no coarse pass is needed.
 DIRECT_TILES = 2
+#: Most tiles of the look at the whole volume. A volume far larger than the grid was trained for (a hippocampus asked for in a
+#: body CT) is looked at more coarsely instead of for minutes; such an image is out of scope anyway, and the result says so.
+LOOK_TILES = 48
 
 
 class VolumeEmbedding:
@@ -52,7 +57,7 @@ class VolumeEmbedding:
             volume.modality, volume.modality_source = decide_modality(volume)
         self.modality = Modality(volume.modality)
         self.grids: dict[tuple[str, bool, bool], GridEmbedding] = {}
-        self.lock = threading.Lock()
+        self.windows: list[tuple[float, float]] | None = None
 
     @property
     def bytes(self) -> int:
@@ -64,7 +69,15 @@ class VolumeEmbedding:
         key = (grid.name, coarse, mirrored)
         if key not in self.grids:
             engine = self.engine
-            self.grids[key] = GridEmbedding(engine.model, engine.checkpoint.config, grid, coarse, self.volume, engine.device, mirrored)
+            if self.windows is None:
+                self.windows = intensity_windows(self.volume, self.modality, engine.checkpoint.config.intensity)
+            if coarse:
+                grid = bounded_look(grid, self.volume.geometry.extent_xyz_mm)
+            self.grids[key] = (
+                self.grid(grid, coarse).mirror()
+                if mirrored
+                else GridEmbedding(engine.model, engine.checkpoint.config, grid, coarse, self.volume, engine.device, self.windows)
+            )
         return self.grids[key]
 
     def views(self, grid: GridConfig, coarse: bool) -> list[GridEmbedding]:
@@ -281,6 +294,16 @@ def best_grid_of(
     import dataclasses
 
     return best_grid(dataclasses.replace(engine.checkpoint.config, grids=tuple(candidates)), embedding.modality, extents)
+
+
+def bounded_look(grid: GridConfig, extent_mm: tuple[float, float, float]) -> GridConfig:
+    """The grid with its coarse spacing enlarged until the look takes at most ``LOOK_TILES`` tiles."""
+    import dataclasses
+
+    spacing = grid.coarse_spacing_mm
+    while math.prod(max(1, math.ceil((e / spacing - t) / (t - t // 3)) + 1) for e, t in zip(extent_mm[::-1], grid.coarse_tile_dhw, strict=True)) > LOOK_TILES:
+        spacing *= 1.1
+    return grid if spacing == grid.coarse_spacing_mm else dataclasses.replace(grid, coarse_spacing_mm=spacing)
 
 
 def content_key(volume: Volume) -> str:

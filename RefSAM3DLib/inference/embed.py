@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -50,23 +51,29 @@ class GridEmbedding:
     """
 
     def __init__(
-        self, model: RefSAM3D, config: ModelConfig, grid: GridConfig, coarse: bool, volume: Volume, device: torch.device, mirrored: bool = False
-    ) -> None:
+        self, model: RefSAM3D, config: ModelConfig, grid: GridConfig, coarse: bool, volume: Volume, device: torch.device,
+        windows: list[tuple[float, float]] | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.config, self.grid, self.coarse, self.device = model, config, grid, coarse, device
-        self.mirrored = mirrored
+        self.mirrored = False
         modality = Modality(volume.modality or Modality.MR)
         self.frame = Frame.of(volume.geometry, grid.coarse_spacing_mm if coarse else grid.spacing_mm)
         values = self.frame.read(volume.array)
         box = body_box(values, modality) if grid.crop_body else (0, values.shape[0], 0, values.shape[1], 0, values.shape[2])
-        values = values[box[0] : box[1], box[2] : box[3], box[4] : box[5]]
-        self.values = values.flip(2) if mirrored else values.contiguous()
-        self.windows = intensity_windows(volume, modality, config.intensity)
+        self.values = values[box[0] : box[1], box[2] : box[3], box[4] : box[5]].contiguous()
+        self.windows = windows or intensity_windows(volume, modality, config.intensity)
         self.patch = config.image.patch_size
         self.layout = Layout.of(tuple(self.values.shape), grid.coarse_tile_dhw if coarse else grid.tile_dhw, self.patch)  # type: ignore[arg-type]
         self.origin = (box[0], box[2], box[4])
         self.tiles: dict[int, TileCache] = {}
         self.encoded = 0
         self.weight = blend_weight(self.layout.tile_dhw, 2)
+
+    def mirror(self) -> GridEmbedding:
+        """The left-right mirror image as a view of its own, nothing encoded yet; the volume is not read again."""
+        other = copy.copy(self)
+        other.mirrored, other.values, other.tiles, other.encoded = True, self.values.flip(2), {}, 0
+        return other
 
     @property
     def bytes(self) -> int:

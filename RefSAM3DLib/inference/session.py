@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 #: Share of the progress bar for the view that decides presence.
 LOOK_SHARE = 0.4
+#: Most fine tiles (per view) for one structure. The trained fields of view need 20 at most; beyond this the coarse look is drawn
+#: instead and the result says so.
+FINE_TILES = 48
+#: Largest working copy for a close look, voxels (240 MB, and as much for its mirror image).
+FINE_VOXELS = 60_000_000
 
 
 @dataclass
@@ -38,6 +43,8 @@ class TermAnswer:
     text: str
     presence: float = float("nan")
     box: Box | None = None
+    #: the same box in voxels of the coarse look, None where there was none
+    look: Box | None = None
     native: NativeMap | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -106,7 +113,10 @@ class PromptSession:
         if not view.coarse:
             term.box = view.whole_box()
         elif finding.box is not None:
-            term.box = transfer_box(finding.box, view, self.embedding.grid(term.grid, coarse=False))
+            term.look = finding.box
+            extent = self.embedding.volume.geometry.extent_xyz_mm
+            if math.prod(e / term.grid.spacing_mm for e in extent) <= FINE_VOXELS:
+                term.box = transfer_box(finding.box, view, self.embedding.grid(term.grid, coarse=False))
 
     def _answer(self, prompt: ResolvedPrompt, terms: list[TermAnswer], low: float, high: float) -> PromptResult:
         started = time.perf_counter()
@@ -124,8 +134,9 @@ class PromptSession:
             warnings.append(prompt.note)
         encoding = 0.0
         for n, term in enumerate(terms):
-            if term.box is not None:
+            if term.box is not None or term.look is not None:
                 encoding += self._draw(term, low + (high - low) * n / len(terms), low + (high - low) * (n + 1) / len(terms))
+        warnings += [w for t in terms for w in t.warnings]
         drawn = [t for t in terms if t.native is not None]
         mask, probability, confidence = self._finish(drawn, calibration)
         verdict = verdict_of(presence, bool(mask.any()), calibration)
@@ -145,27 +156,44 @@ class PromptSession:
 
     def _draw(self, term: TermAnswer, low: float, high: float) -> float:
         """Encode what is missing and decode one structure; returns the seconds that encoding took."""
+        if term.box is None:
+            return self._draw_coarse(term)
         fine = self.embedding.grid(term.grid, coarse=False)
-        assert term.box is not None
         box = self._inside_roi(fine, term.box)
         if box is None:
             return 0.0
         started = time.perf_counter()
         views = self.embedding.views(term.grid, coarse=False)
+        if term.look is not None and len(tiles_for(fine, box)) > FINE_TILES:
+            return self._draw_coarse(term)
         wanted: list[tuple[GridEmbedding, list[int] | None]] = [(view, tiles_for(view, view.in_view(box))) for view in views]
         self.engine._encode(wanted, self.progress, self.cancel, low, high, f"looking closer for {term.term.structure}")
         encoding = time.perf_counter() - started
-        decoded = decode_views(views, self._wordings(views, [term.text]), box)
-        logits = decoded.logits[0]
+        self._outline(term, views, box)
+        return encoding
+
+    def _draw_coarse(self, term: TermAnswer) -> float:
+        """Outline from the look at the whole volume, where a closer look would take too many tiles."""
+        views = self.embedding.views(term.grid, coarse=True)
+        assert term.look is not None
+        self._outline(term, views, term.look)
+        term.warnings.append(
+            f"'{term.term.structure}' was outlined from the coarse look alone ({views[0].frame.spacing_mm:.0f} mm), since the place to search is too "
+            "large for a close one; crop the volume to the region for a fine outline."
+        )
+        return 0.0
+
+    def _outline(self, term: TermAnswer, views: list[GridEmbedding], box: Box) -> None:
+        """Decode one structure inside a box of the plain view and bring its probabilities to the native grid."""
+        logits = decode_views(views, self._wordings(views, [term.text]), box).logits[0]
         tight = box_above(logits, BOX_PROBABILITY)
         if tight is None:
-            return encoding
+            return
         # One voxel around, so that interpolation to the native grid sees the boundary fall.
         grown = tuple(max(0, v - 1) if n % 2 == 0 else min(logits.shape[n // 2], v + 1) for n, v in enumerate(tight))
         cut = logits[grown[0] : grown[1], grown[2] : grown[3], grown[4] : grown[5]]
         at = tuple(v + box[n // 2 * 2] for n, v in enumerate(grown))
-        term.native = to_native(fine, cut, at)  # type: ignore[arg-type]
-        return encoding
+        term.native = to_native(views[0], cut, at)  # type: ignore[arg-type]
 
     def _inside_roi(self, fine: GridEmbedding, box: Box) -> Box | None:
         if self.roi is None:
@@ -198,7 +226,7 @@ class PromptSession:
         joint = combine([t.native for t in drawn if t.native is not None], [t.term.subtract for t in drawn])
         small = remove_specks(joint.values > calibration.mask_threshold)
         confidence = float(joint.values[small].mean()) if small.any() else float("nan")
-        frame = self.embedding.grid(drawn[0].grid, coarse=False).frame
+        frame = self.embedding.whole_view(drawn[0].grid).frame  # every frame of a volume has the same native side
         mask = frame.to_native_array(small, joint.box)
         probability = frame.to_native_array(joint.values.astype(np.float16), joint.box) if self.probability else None
         if self.roi is not None:
