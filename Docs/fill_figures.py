@@ -1,4 +1,7 @@
-"""Fill the tables of README.md from files that the evaluation and the benchmark wrote. ``python Docs/fill_figures.py [--check]``"""
+"""Fill the tables of README.md from files that the evaluation and the benchmark wrote, and the registry from the weights that ship.
+
+``python Docs/fill_figures.py [--check]``
+"""
 
 from __future__ import annotations
 
@@ -38,13 +41,25 @@ def speed_table(values: dict) -> str:
         "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in values["volumes"]:
-        lines.append(
-            f"| {row['title']} | {row['first_s']:.1f} s | {row['next_new_s']:.2f} s | {row['next_cached_s']:.2f} s | {row['absent_s']:.2f} s | {row['memory_mb']:.0f} MB |"
-        )
+        times = [f"{row['first_s']:.1f} s", *(f"{row[key]:.2f} s" for key in ("next_new_s", "next_cached_s", "absent_s"))]
+        lines.append(f"| {row['title']} | {' | '.join(times)} | {row['memory_mb']:.0f} MB |")
     return "\n".join(lines)
 
 
 BLOCKS: dict[str, tuple[Path, Callable[[dict], str]]] = {"scores": (SCORES, scores_table), "speed": (SPEED, speed_table)}
+
+
+def registry() -> str:
+    """``models.json`` for the weights file that ships, from its own header."""
+    sys.path.insert(0, str(ROOT))
+    from RefSAM3DLib.checkpoint import load_checkpoint
+
+    weights = ROOT / "Resources" / "Models" / "refsam3d-small.safetensors"
+    checkpoint = load_checkpoint(weights)
+    licences = "; ".join(f"{row['name']}: {row['licence']}" for row in checkpoint.card["data"])
+    entry = {"name": checkpoint.config.name, "file": weights.name, "url": "", "size_bytes": weights.stat().st_size, "sha256": checkpoint.sha256,
+             "licence": f"Apache-2.0 for the weights; trained on {licences}", "structures": list(checkpoint.vocabulary.names)}  # fmt: skip
+    return json.dumps([entry], indent=1) + "\n"
 
 
 def filled(text: str) -> str:
@@ -60,12 +75,14 @@ def filled(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write, or with ``--check`` fail if the file is out of date."""
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
-    after = filled(before)
+    readme, models = ROOT / "README.md", ROOT / "Resources" / "Models" / "models.json"
+    wanted = {readme: filled(readme.read_text(encoding="utf-8")), models: registry()}
+    stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in arguments:
-        return int(before != after)
-    path.write_text(after, encoding="utf-8")
+        sys.stdout.write("".join(f"{path.relative_to(ROOT)} is out of date; run python Docs/fill_figures.py\n" for path in stale))
+        return int(bool(stale))
+    for path in stale:
+        path.write_text(wanted[path], encoding="utf-8")
     return 0
 
 
