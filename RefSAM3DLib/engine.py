@@ -53,9 +53,7 @@ class VolumeEmbedding:
 
     def __init__(self, engine: RefSAM3DEngine, volume: Volume, key: str) -> None:
         self.engine, self.volume, self.key = engine, volume, key
-        if volume.modality is None:
-            volume.modality, volume.modality_source = decide_modality(volume)
-        self.modality = Modality(volume.modality)
+        self.modality = Modality(volume.modality or Modality.MR)
         self.grids: dict[tuple[str, bool, bool], GridEmbedding] = {}
         self.windows: list[tuple[float, float]] | None = None
 
@@ -257,11 +255,13 @@ class RefSAM3DEngine:
 
     def _embedding(self, volume: Volume) -> VolumeEmbedding:
         """Embedding of a volume by content; the least recently used ones go when the limit is reached."""
+        check_volume(volume)
+        if volume.modality is None:  # before the key, which depends on it
+            volume.modality, volume.modality_source = decide_modality(volume)
         key = content_key(volume)
         if key in self._embeddings:
             self._embeddings.move_to_end(key)
             return self._embeddings[key]
-        check_volume(volume)
         embedding = VolumeEmbedding(self, volume, key)
         self._embeddings[key] = embedding
         while len(self._embeddings) > 1 and self.cached_bytes > self.cache_limit:
