@@ -17,7 +17,6 @@ for _folder in (os.path.dirname(os.path.abspath(__file__)), os.path.dirname(os.p
     if _folder not in sys.path:
         sys.path.append(_folder)
 
-from RefSAM3DSlicer.logic import RefSAM3DLogic  # noqa: E402
 
 from RefSAM3DLib.resources import resource_path  # noqa: E402
 
@@ -39,6 +38,15 @@ class RefSAM3D(ScriptedLoadableModule):
         with contextlib.suppress(Exception):  # an icon is no reason not to load
             parent.icon = qt.QIcon(str(resource_path("Icons", "RefSAM3D.png")))
         slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def __getattr__(name):
+    """``RefSAM3D.RefSAM3DLogic``, imported when it is asked for: at start-up other modules' node classes may not be there yet."""
+    if name == "RefSAM3DLogic":
+        from RefSAM3DSlicer.logic import RefSAM3DLogic
+
+        return RefSAM3DLogic
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def registerSampleData():
@@ -64,13 +72,14 @@ class RefSAM3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         """Slicer calls this at the first visit."""
         ScriptedLoadableModuleWidget.setup(self)
+        from RefSAM3DSlicer.logic import RefSAM3DLogic
         from RefSAM3DSlicer.panel import Panel
 
         widget = slicer.util.loadUI(str(resource_path("UI", "RefSAM3D.ui")))
         self.layout.addWidget(widget)
         self.ui = slicer.util.childWidgetVariables(widget)
         widget.setMRMLScene(slicer.mrmlScene)
-        self.logic = RefSAM3DLogic()
+        self.logic = RefSAM3DLogic()  # slicer.util.getModuleLogic looks for this attribute
         self.panel = Panel(self.ui, self.logic)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, lambda caller, event: self.panel.setParameterNode(None))
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, lambda caller, event: self._sceneClosed())

@@ -33,11 +33,18 @@ class EscapeFilter(qt.QObject):
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """True stops the event."""
-        if event.type() in (qt.QEvent.ShortcutOverride, qt.QEvent.KeyPress) and event.key() == qt.Qt.Key_Escape and self.onEscape:
+        if not self.onEscape or event.type() not in (qt.QEvent.ShortcutOverride, qt.QEvent.KeyPress):
+            return False
+        # PythonQt may hand a ShortcutOverride over as a plain QEvent without a key: then no shortcut runs, and the KeyPress follows.
+        key = event.key() if hasattr(event, "key") else None
+        if key is None:
             event.accept()
-            self.onEscape()
             return True
-        return False
+        if key != qt.Qt.Key_Escape:
+            return False
+        event.accept()
+        self.onEscape()
+        return True
 
 
 class EffectController:

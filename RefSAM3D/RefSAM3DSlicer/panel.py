@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import slicer
+import qt
 import vtk
 from slicer.i18n import tr as _
 
@@ -56,7 +56,7 @@ class Panel:
         connect(ui.segmentButton, "clicked()", self.onSegmentOrCancel)
         connect(ui.releaseButton, "clicked()", self.onRelease)
         connect(ui.diagnosticsButton, "clicked()", lambda: diagnostics.makeReport(ui.diagnosticsTextEdit.setPlainText))
-        connect(ui.copyReportButton, "clicked()", lambda: slicer.app.clipboard().setText(ui.diagnosticsTextEdit.toPlainText()))
+        connect(ui.copyReportButton, "clicked()", lambda: qt.QApplication.clipboard().setText(ui.diagnosticsTextEdit.toPlainText()))
         connect(ui.inputSelector, "currentNodeChanged(vtkMRMLNode*)", lambda node: self._onVolume(node))
         ui.runProgressBar.setVisible(False)
         self._onVolume(None)
@@ -86,7 +86,7 @@ class Panel:
         """Drop the old node first: after a scene close it still answers with removed nodes."""
         if self.parameters is not None:
             self.parameters.disconnectGui(self._tag)
-            self.parameters.RemoveObserver(self._observer)
+            self.parameters.parameterNode.RemoveObserver(self._observer)
         self.parameters = parameters
         self.advanced.setParameterNode(parameters)
         self.models.setParameterNode(parameters)
@@ -96,7 +96,7 @@ class Panel:
             self.updateButton()
             return
         self._tag = parameters.connectGui(self.ui)
-        self._observer = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onParameters)
+        self._observer = parameters.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onParameters)
         self._chooseVolume()
         self._onParameters()
 

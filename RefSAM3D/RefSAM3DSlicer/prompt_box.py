@@ -81,7 +81,7 @@ class PromptBox:
         text = text.strip()
         if text and text not in self.texts:
             self._change([*self.texts, text])
-        qt.QTimer.singleShot(0, self._edit.clear)  # after the completer has put its text into the line
+        qt.QTimer.singleShot(0, lambda: self._edit.clear())  # after the completer has put its text into the line
 
     def acceptTyped(self) -> None:
         """What is typed but not on the list yet."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import slicer
-from slicer.i18n import tr as _
 
 SAMPLE_NAME = "RefSAM3DHeadAndNeck"
 SEED = 100
@@ -22,10 +21,7 @@ def register() -> None:
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="RefSAM3D",
         sampleName=SAMPLE_NAME,
-        sampleDescription=_("Generated head-and-neck CT of nobody, to try RefSAM3D"),
         uris="file://phantom",
-        fileNames="RefSAM3DHeadAndNeck.nrrd",
-        nodeNames=SAMPLE_NAME,
         thumbnailFileName=str(resource_path("Icons", "RefSAM3D.png")),
         customDownloader=load,
     )

@@ -311,3 +311,23 @@ def test_editor_destroyed_during_a_run(bench):
     b.editor.close()
     spin(lambda: task.isOver, timeout=1.0)
     assert b.count(b.A) == 0
+
+
+def test_shortcut_override_that_arrives_without_a_key_is_swallowed_while_running_only():
+    """PythonQt knows the key of KeyPress events for certain; of other event types perhaps not."""
+    from RefSAM3DSlicer.effect import EscapeFilter
+
+    class Event:
+        accepted = False
+
+        def type(self):
+            return gui.qt.QEvent.ShortcutOverride
+
+        def accept(self):
+            self.accepted = True
+
+    one, event, hits = EscapeFilter(), Event(), []
+    assert not one.eventFilter(None, event)
+    one.onEscape = lambda: hits.append(1)
+    assert one.eventFilter(None, event)
+    assert (event.accepted, hits) == (True, [])

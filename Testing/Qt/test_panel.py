@@ -335,7 +335,7 @@ def test_diagnostics_report_can_be_copied(panel):
     click(panel.ui.diagnosticsButton)
     spin(lambda: "Devices:" in panel.ui.diagnosticsTextEdit.toPlainText(), timeout=60)
     click(panel.ui.copyReportButton)
-    text = slicer.app.clipboard().text()
+    text = gui.qt.QApplication.clipboard().text()
     assert "RefSAM3D" in text
     assert "torch" in text
 
@@ -344,3 +344,89 @@ def test_a_slot_that_fails_says_so_in_the_panel(panel, monkeypatch):
     monkeypatch.setattr(session, "stop", lambda: 1 / 0)
     click(panel.ui.releaseButton)
     assert "division by zero" in panel.messages.text
+
+
+class Downloads:
+    """Stands for the process that downloads."""
+
+    def __init__(self):
+        self.asked, self.cancelled = [], []
+
+    def ask(self, kind, answer, onProgress=None, **fields):
+        self.asked.append((kind.__name__, fields))
+        self.answer, self.progress = answer, onProgress
+        return 7
+
+    def cancelAsk(self, number):
+        self.cancelled.append(number)
+
+
+def test_a_listed_model_is_installed_stopped_and_removed(panel, tmp_path, monkeypatch):
+    from RefSAM3DLib.models_registry import ModelEntry
+    from RefSAM3DSlicer import models_section
+
+    entry = ModelEntry("refsam3d-big", "big.safetensors", "https://example.org/big", 4, "0" * 64, "CC-BY-4.0", ("larynx",))
+    monkeypatch.setattr(ModelEntry, "path", property(lambda self: tmp_path / self.file))
+    monkeypatch.setattr(models_section, "knownModels", lambda: [entry])
+    downloads = Downloads()
+    monkeypatch.setattr(session, "downloadRunner", lambda: downloads)
+    panel.models.refresh()
+    assert panel.ui.modelComboBox.itemText(1).startswith("refsam3d-big")
+    assert "not installed" in panel.ui.modelComboBox.itemText(1)
+    panel.ui.modelComboBox.setCurrentIndex(1)
+    assert panel.parameters.model == str(entry.path)
+    assert not panel.ui.installModelButton.isHidden()
+    panel.models.installOrCancel()
+    assert downloads.asked == [("Fetch", {"name": "refsam3d-big"})]
+    assert "CC-BY-4.0" in panel.messages.text
+    downloads.progress(0.42)
+    assert "42 %" in panel.messages.text
+    assert panel.ui.installModelButton.text == "Stop"
+    panel.models.installOrCancel()
+    assert downloads.cancelled == [7]
+    downloads.answer({"cancelled": True})
+    assert "stopped" in panel.messages.text
+    panel.models.installOrCancel()
+    downloads.answer({"error": "wrong checksum"})
+    assert panel.messages.text == "wrong checksum"
+    panel.models.installOrCancel()
+    entry.path.write_bytes(b"1234")
+    downloads.answer({"path": str(entry.path)})
+    assert "is installed" in panel.messages.text
+    assert panel.ui.installModelButton.isHidden()
+    assert not panel.ui.removeModelButton.isHidden()
+    panel.models.remove()
+    assert not entry.path.exists()
+
+
+def test_read_only_settings_and_a_comma_locale_do_no_harm(panel, monkeypatch):
+    import locale
+
+    class ReadOnly:
+        def value(self, key, default=None):
+            return default
+
+        def setValue(self, key, value):
+            """Nothing is written; QSettings reports that only in its status."""
+
+    monkeypatch.setattr(slicer.app, "userSettings", lambda: ReadOnly())
+    previous = locale.setlocale(locale.LC_NUMERIC)
+    try:
+        for name in ("de_DE.UTF-8", "fr_FR.UTF-8", "C"):
+            try:
+                locale.setlocale(locale.LC_NUMERIC, name)
+                break
+            except locale.Error:
+                continue
+        addVolume()
+        panel.enter()
+        panel.prompts.add("mandible")
+        run(panel)
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, previous)
+    node = panel.parameters.segmentation
+    import vtk
+
+    value = vtk.reference("")
+    node.GetSegmentation().GetNthSegment(0).GetTag("RefSAM3D.Presence", value)
+    assert str(value) == "0.5500"

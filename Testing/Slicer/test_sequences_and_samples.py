@@ -13,6 +13,7 @@ pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
 gui = pytest.importorskip("gui_cases")
 
 import slicer  # noqa: E402
+import vtk  # noqa: E402
 from mrml_cases import addVolume, bright  # noqa: E402
 from RefSAM3DSlicer import sample_data, sequences, session  # noqa: E402
 from RefSAM3DSlicer.logic import RefSAM3DLogic  # noqa: E402
@@ -46,7 +47,7 @@ def series():
     def follow(caller, event):
         logic.UpdateProxyNodesFromSequences(browser)
 
-    tag = browser.AddObserver(browser.ModifiedEvent, follow)  # in the application the module's own logic does this
+    tag = browser.AddObserver(vtk.vtkCommand.ModifiedEvent, follow)  # in the application the module's own logic does this
     yield browser, proxy
     browser.RemoveObserver(tag)
 

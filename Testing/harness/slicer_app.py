@@ -197,7 +197,6 @@ def start_gui():
     slicer.app.processEvents = lambda *_arguments: application.processEvents()
     slicer.app.userSettings = lambda: qt.QSettings(settings, qt.QSettings.IniFormat)
     slicer.app.settings = slicer.app.userSettings
-    slicer.app.clipboard = application.clipboard
     slicer.util.mainWindow = lambda *_arguments, **_keywords: None
     import effect_host
 
