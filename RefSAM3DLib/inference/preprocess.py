@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import IntensityConfig
-from ..geometry import Geometry, reorient, reorient_back
+from ..geometry import Geometry, reorient
 from ..types import Modality, Volume
 
 Box = tuple[int, int, int, int, int, int]
@@ -133,9 +133,29 @@ class Frame:
 
     def to_native_array(self, values: np.ndarray, box: Box, fill: float = 0) -> np.ndarray:
         """Place oriented native values of ``box`` into a full native array (D, H, W)."""
-        whole = np.full(self.oriented.shape_dhw, fill, dtype=values.dtype)
-        whole[box[0] : box[1], box[2] : box[3], box[4] : box[5]] = values
-        return np.ascontiguousarray(reorient_back(whole, self.order, self.flip))
+        whole = np.zeros(self.native.shape_dhw, dtype=values.dtype)  # untouched pages cost nothing
+        if fill:
+            whole.fill(fill)
+        reorient(whole, self.order, self.flip)[box[0] : box[1], box[2] : box[3], box[4] : box[5]] = values
+        return whole
+
+    def native_box_of(self, box: Box) -> Box:
+        """A box of oriented native voxels in the order and direction of the native array."""
+        out = [0] * 6
+        for new_axis, axis in enumerate(self.order):
+            low, high = box[2 * new_axis], box[2 * new_axis + 1]
+            n = self.native.shape_dhw[axis]
+            out[2 * axis], out[2 * axis + 1] = (n - high, n - low) if self.flip[new_axis] else (low, high)
+        return out[0], out[1], out[2], out[3], out[4], out[5]
+
+    def oriented_box_of(self, box: Box) -> Box:
+        """Inverse of :meth:`native_box_of`."""
+        out: list[int] = []
+        for new_axis, axis in enumerate(self.order):
+            low, high = box[2 * axis], box[2 * axis + 1]
+            n = self.native.shape_dhw[axis]
+            out += [n - high, n - low] if self.flip[new_axis] else [low, high]
+        return out[0], out[1], out[2], out[3], out[4], out[5]
 
 
 def _sample_rotated(view: np.ndarray, frame: Frame, fill: float) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ..errors import Cancelled
 from ..text.wording import swap_sides
@@ -138,19 +139,24 @@ class PromptSession:
                 encoding += self._draw(term, low + (high - low) * n / len(terms), low + (high - low) * (n + 1) / len(terms))
         warnings += [w for t in terms for w in t.warnings]
         drawn = [t for t in terms if t.native is not None]
-        mask, probability, confidence = self._finish(drawn, calibration)
-        verdict = verdict_of(presence, bool(mask.any()), calibration)
+        joint, small = self._outlines_joined(drawn, calibration)
+        verdict = verdict_of(presence, bool(small.any()), calibration)
         if verdict is not Verdict.ABSENT:
-            warnings += self._side_warning(plain, mask)
+            warnings += self._side_warning(plain, joint, small)
             if warnings and any(w is not prompt.note for w in warnings):
                 verdict = Verdict.UNCERTAIN
         else:
-            mask, confidence = np.zeros(shape, bool), float("nan")
-        box = tight_box(mask)
+            small = np.zeros_like(small)
+        frame = self.embedding.whole_view(plain[0].grid).frame  # every frame of a volume has the same native side
+        inner = tight_box(small)
+        box = None if inner is None else frame.native_box_of(tuple(v + joint.box[n // 2 * 2] for n, v in enumerate(inner)))  # type: ignore[arg-type]
+        mask = frame.to_native_array(small, joint.box)
+        probability = frame.to_native_array(joint.values.astype(np.float16), joint.box) if self.probability else None
+        confidence = float(joint.values[small].mean()) if box else float("nan")
         return PromptResult(
-            prompt=prompt.prompt, resolved=prompt.resolved, verdict=verdict, presence=presence, confidence=confidence if box else float("nan"),
-            mask=mask, volume_ml=float(mask.sum()) * self.embedding.volume.geometry.voxel_volume_ml, box=box,
-            elapsed_s=time.perf_counter() - started, probability=probability if self.probability else None, warnings=tuple(dict.fromkeys(warnings)),
+            prompt=prompt.prompt, resolved=prompt.resolved, verdict=verdict, presence=presence, confidence=confidence,
+            mask=mask, volume_ml=float(small.sum()) * self.embedding.volume.geometry.voxel_volume_ml, box=box,
+            elapsed_s=time.perf_counter() - started, probability=probability, warnings=tuple(dict.fromkeys(warnings)),
             suggestions=prompt.suggestions, colour=self._colour(prompt), details={"encoding_s": encoding, "grid": plain[0].grid.name},
         )  # fmt: skip
 
@@ -199,14 +205,8 @@ class PromptSession:
         if self.roi is None:
             return box
         frame = fine.frame
-        # Corners of the region in working voxels, then the common part with the box.
-        order, flip = frame.order, frame.flip
-        corners = []
-        for new_axis in range(3):
-            a = order[new_axis]
-            low, high = self.roi[2 * a], self.roi[2 * a + 1]
-            n = frame.native.shape_dhw[a]
-            corners.append((n - high, n - low) if flip[new_axis] else (low, high))
+        region = frame.oriented_box_of(self.roi)
+        corners = [region[0:2], region[2:4], region[4:6]]
         points = np.array([(i, j, k, 1.0) for k in corners[0] for j in corners[1] for i in corners[2]]) - [0.5, 0.5, 0.5, 0]
         working = (points @ np.linalg.inv(frame.to_native).T)[:, 2::-1]
         out: list[int] = []
@@ -218,43 +218,31 @@ class PromptSession:
             out += [low, high]
         return out[0], out[1], out[2], out[3], out[4], out[5]
 
-    def _finish(self, drawn: list[TermAnswer], calibration: Calibration) -> tuple[np.ndarray, np.ndarray | None, float]:
-        """Mask and probability on the native grid, and the mean probability inside the mask."""
-        shape = self.embedding.volume.geometry.shape_dhw
+    def _outlines_joined(self, drawn: list[TermAnswer], calibration: Calibration) -> tuple[NativeMap, np.ndarray]:
+        """Joint probabilities over an oriented native box, cut to the region asked for, and the mask inside that box."""
         if not any(not t.term.subtract for t in drawn):
-            return np.zeros(shape, bool), np.zeros(shape, np.float16) if self.probability else None, float("nan")
+            return NativeMap(np.zeros((1, 1, 1), np.float32), (0, 1, 0, 1, 0, 1)), np.zeros((1, 1, 1), bool)
         joint = combine([t.native for t in drawn if t.native is not None], [t.term.subtract for t in drawn])
-        small = remove_specks(joint.values > calibration.mask_threshold)
-        confidence = float(joint.values[small].mean()) if small.any() else float("nan")
-        frame = self.embedding.whole_view(drawn[0].grid).frame  # every frame of a volume has the same native side
-        mask = frame.to_native_array(small, joint.box)
-        probability = frame.to_native_array(joint.values.astype(np.float16), joint.box) if self.probability else None
         if self.roi is not None:
-            r = self.roi
-            inside = np.zeros(shape, bool)
-            inside[r[0] : r[1], r[2] : r[3], r[4] : r[5]] = True
-            mask &= inside
-        return mask, probability, confidence
+            region = self.embedding.whole_view(drawn[0].grid).frame.oriented_box_of(self.roi)
+            inside = np.zeros(joint.values.shape, bool)
+            inside[tuple(slice(max(0, region[2 * a] - joint.box[2 * a]), max(0, region[2 * a + 1] - joint.box[2 * a])) for a in range(3))] = True
+            joint = NativeMap(np.where(inside, joint.values, 0), joint.box)
+        return joint, remove_specks(joint.values > calibration.mask_threshold)
 
-    def _side_warning(self, terms: list[TermAnswer], mask: np.ndarray) -> list[str]:
+    def _side_warning(self, terms: list[TermAnswer], joint: NativeMap, mask: np.ndarray) -> list[str]:
         """Compare a left or right structure with the midline of the body."""
         sides = {self._side(t.term.structure) for t in terms}
-        if len(sides) != 1 or not mask.any() or next(iter(sides)) == "":
+        view = self.embedding.whole_view(terms[0].grid)
+        if len(sides) != 1 or "" in sides or not mask.any() or view.frame.rotated:
             return []
         side = sides.pop()
-        view = self.embedding.whole_view(terms[0].grid)
         body = view.values > -500 if self.embedding.modality.value == "ct" else view.values > view.values.mean()
         columns = body.sum((0, 1)).double()
-        middle = float((columns * np.arange(len(columns))).sum() / columns.sum().clamp(min=1)) + view.origin[2]
-        to_native = view.frame.to_native
-        centre = np.argwhere(mask).mean(0)
-        order, flip = view.frame.order, view.frame.flip
-        index = centre[order[2]]
-        if flip[2]:
-            index = mask.shape[order[2]] - 1 - index
-        if view.frame.rotated:
-            return []
-        working = (index - to_native[0, 3]) / to_native[0, 0]
+        middle = float((columns * torch.arange(len(columns))).sum() / columns.sum().clamp(min=1)) + view.origin[2]
+        across = mask.sum((0, 1))
+        index = joint.box[4] + float((across * np.arange(len(across))).sum() / across.sum())
+        working = (index - view.frame.to_native[0, 3]) / view.frame.to_native[0, 0]
         found = "left" if working > middle else "right"
         if found == side:
             return []
