@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 NAME = "batch"
@@ -74,10 +76,9 @@ def run(args: argparse.Namespace) -> int:
         pseudonyms=args.pseudonyms,
         show_identifiers=args.show_identifiers,
     )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # a program that ends this one gets whole tables too
     table = LiveTable(sys.stdout if args.json_progress else sys.stderr, 0, as_json=args.json_progress, quiet=args.quiet)
-    outcome = run_batch(args.input, args.output, options, root=args.root, split=args.split, command=sys.argv, table=table)
+    with _terminated_in_order():
+        outcome = run_batch(args.input, args.output, options, root=args.root, split=args.split, command=sys.argv, table=table)
     if not args.quiet and not args.json_progress:
         done = sum(outcome.counts.get(status, 0) for status in ("done", "recovered", "unchanged"))
         sys.stdout.write(f"{done} cases done, {len(outcome.failures)} failed. Report: {outcome.folder / 'report.html'}\n")
@@ -87,5 +88,18 @@ def run(args: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    """SIGTERM, by which other programs end this one, stops the batch as Ctrl-C does: with whole tables."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals are not ours there
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
