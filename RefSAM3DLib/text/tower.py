@@ -31,7 +31,7 @@ def load_text_tower(model: RefSAM3D, name_or_file: str | Path) -> InflationRepor
     offered = {name.removeprefix(prefix): name for name in state if name.startswith(prefix) and name.removeprefix(prefix).startswith(_ROOTS)}
     tower = model.text_encoder.tower
     ours = tower.state_dict()
-    known = {name: source for name, source in offered.items() if name in ours}
+    known = {name: offered[name] for name in ours if name in offered}
     title = model.text_encoder.config.name or "small tower"
     if not known:
         raise CheckpointError(f"'{path}' has none of the names of a text tower (its first name is '{next(iter(state))}'); get {_HINT}.")
