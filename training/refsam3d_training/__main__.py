@@ -1,14 +1,15 @@
-"""Command line of the training package."""
+"""Command line of the training package: train, evaluate, calibrate and export."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
 from pathlib import Path
 
-from RefSAM3DLib.errors import RefSAM3DError
+from RefSAM3DLib.errors import InputError, RefSAM3DError
 
 
 def data_folder() -> Path:
@@ -18,13 +19,9 @@ def data_folder() -> Path:
 
 def train(args: argparse.Namespace) -> int:
     """Train, or continue a run that was stopped."""
-    import torch
-
     from .config import TrainConfig
     from .setup_run import make_trainer
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
     trainer = make_trainer(TrainConfig.load(args.config), args.data, args.run, args.device)
     if trainer.resume():
         logging.info("Continuing at step %d.", trainer.step)
@@ -32,20 +29,124 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; exit codes as in ``refsam3d``."""
-    parser = argparse.ArgumentParser(prog="refsam3d_training", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("train", help=train.__doc__, epilog="example: python -m refsam3d_training train training/configs/default.toml --run runs/default")
+def evaluate(args: argparse.Namespace) -> int:
+    """Measure a model file with the engine on the native grids: scores, presence, wordings, time."""
+    from .evaluation.run import evaluate as run
+
+    summary = run(args.model, args.data, args.split, args.output, tuple(args.sets), args.limit, args.device, args.adapter, args.paraphrase_cases)
+    for name, row in summary["structures"].items():
+        low, high = row["dice"]["interval"]
+        logging.info("%-28s Dice %.3f [%.3f, %.3f]  n=%d", name, row["dice"]["mean"], low, high, row["dice"]["n"])
+    presence = summary["presence"]
+    logging.info("presence: AUROC %s over all, %s inside head and neck, ECE %s", presence["auroc_all"], presence["auroc_inside_head_and_neck"], presence["ece"])
+    logging.info("written: %s", args.output / "evaluation.html")
+    return 0
+
+
+def calibrate(args: argparse.Namespace) -> int:
+    """Fit presence probability and mask threshold of each grid on the validation lists."""
+    from .evaluation.calibrate import calibrate as run
+
+    run(args.model, args.data, args.output, args.journal or args.output.with_suffix(""), tuple(args.sets), args.limit, args.device)
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write a training run as the engine's model file, with its model card beside it."""
+    from RefSAM3DLib.config import ModelConfig
+
+    from .config import TrainConfig, from_dict
+    from .evaluation.calibrate import read_calibration
+    from .export import export_checkpoint, load_state, tensors_sha256
+    from .model_card import card_markdown, make_card
+    from .setup_run import training_cases
+
+    state, stored = load_state(args.run)
+    config = from_dict(TrainConfig, stored["train"])
+    folders = [args.data / entry.split(":")[0] for entry in config.sets]
+    calibration = read_calibration(read_json(args.calibration)) if args.calibration else None
+    scores = read_json(args.scores) if args.scores else None
+    card = make_card(folders, state, stored, scores, tensors_sha256(state["average"]), args.hardware)
+    model = ModelConfig.from_dict(stored["model"])
+    cases = training_cases(config, model, args.data, args.cache or args.run.parent / "cache")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    digest = export_checkpoint(args.run, cases, args.output, calibration, card, args.overwrite)
+    size = args.output.stat().st_size
+    args.output.with_suffix(".md").write_text(card_markdown(model.name, card, digest, size), encoding="utf-8")
+    logging.info("%s: %.2f MB, step %d, sha256 %s", args.output, size / 1e6, state["step"], digest)
+    return 0
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file that another command wrote.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' cannot be read ({error}); write it again with `evaluate` or `calibrate`.") from error
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands."""
+    top = argparse.ArgumentParser(prog="refsam3d_training", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+
+    def add(function, example: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+        text = f"example: python -m refsam3d_training {function.__name__} {example}"
+        one = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__, epilog=text)
+        one.add_argument("--data", type=Path, default=data_folder(), help="folder of the data sets (default: REFSAM3D_DATA, else ../shared/data)")
+        one.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+        one.set_defaults(run_command=function)
+        return one
+
+    one = add(train, "training/configs/default.toml --run runs/default")
     one.add_argument("config", type=Path)
     one.add_argument("--run", type=Path, required=True, help="run folder; an existing one is continued")
-    one.add_argument("--data", type=Path, default=data_folder(), help="folder of the data sets")
     one.add_argument("--device", default="cpu")
     one.add_argument("--until", type=int, help="stop at this step (the schedule keeps its length)")
-    one.add_argument("--threads", type=int)
-    one.set_defaults(run_command=train)
-    args = parser.parse_args(argv)
+
+    one = add(evaluate, "Resources/Models/refsam3d-small.safetensors --split test -o runs/default/test")
+    one.add_argument("model", type=Path)
+    one.add_argument("--split", choices=("training", "validation", "test"), default="validation")
+    one.add_argument("-o", "--output", type=Path, required=True, help="folder; cases that are in its journal are not measured again")
+    one.add_argument("--adapter", type=Path, help="adapter to apply first")
+    one.add_argument("--paraphrase-cases", type=int, default=3, help="cases per set that are asked in held-out wordings (0: none)")
+    _shared(one)
+
+    one = add(calibrate, "runs/default/uncalibrated.safetensors -o runs/default/calibration.json")
+    one.add_argument("model", type=Path)
+    one.add_argument("-o", "--output", type=Path, required=True, help="JSON file for `export --calibration`")
+    one.add_argument("--journal", type=Path, help="folder of the journal (default: the output without its ending)")
+    _shared(one)
+
+    one = add(export, "runs/default -o Resources/Models/refsam3d-small.safetensors --calibration runs/default/calibration.json")
+    one.add_argument("run", type=Path)
+    one.add_argument("-o", "--output", type=Path, required=True)
+    one.add_argument("--calibration", type=Path, help="file written by `calibrate`")
+    one.add_argument("--scores", type=Path, help="summary.json written by `evaluate`, for the model card")
+    one.add_argument("--hardware", default="CPU cores", help="what it was trained on, for the model card")
+    one.add_argument("--cache", type=Path, help="folder of preprocessed cases (default: cache beside the run)")
+    one.add_argument("--overwrite", action="store_true")
+    return top
+
+
+def _shared(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--sets", nargs="+", default=["openkbp_ct", "msd_hippocampus", "sts_tumour"], help="folders with a datalist.json")
+    one.add_argument("--limit", type=int, help="first cases of each set only")
+    one.add_argument("--device", default="auto")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; exit codes as in ``refsam3d``."""
+    args = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
     try:
         return args.run_command(args)
     except RefSAM3DError as error:

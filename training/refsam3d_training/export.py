@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from RefSAM3DLib.checkpoint import Calibration, Checkpoint, save_checkpoint
 from RefSAM3DLib.config import ModelConfig
@@ -28,8 +31,32 @@ def trained_extents(cases: list[Case], grid: str) -> tuple[tuple[float, float, f
 
 def with_extents(model: ModelConfig, cases: list[Case]) -> ModelConfig:
     """Configuration whose grids know what field of view they were trained on."""
-    grids = tuple(dataclasses.replace(g, extent_mm=trained_extents(cases, g.name)) if any(c.grid == g.name for c in cases) else g for g in model.grids)
+    real = {c.grid for c in cases if not c.name.startswith("phantom/")}
+    grids = tuple(dataclasses.replace(g, extent_mm=trained_extents(cases, g.name)) if g.name in real else g for g in model.grids)
     return dataclasses.replace(model, grids=grids)
+
+
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hash of the weights alone, as stored in half precision: the same before and after a calibration or a card is added."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu()
+        value = value.half() if value.is_floating_point() else value
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_state(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(training state, resolved configuration) of a run.
+
+    Raises:
+        CheckpointError: the run has no state.
+    """
+    if not (run / "state.pt").is_file() or not (run / "config.json").is_file():
+        raise CheckpointError(f"'{run}' holds no state.pt with its config.json; train first, or give another run folder.")
+    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    return state, json.loads((run / "config.json").read_text(encoding="utf-8"))
 
 
 def export_checkpoint(
@@ -40,10 +67,7 @@ def export_checkpoint(
     Raises:
         CheckpointError: the run has no state.
     """
-    if not (run / "state.pt").is_file():
-        raise CheckpointError(f"'{run}' holds no state.pt; train first, or give another run folder.")
-    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
-    stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    state, stored = load_state(run)
     model = with_extents(ModelConfig.from_dict(stored["model"]), cases)
     names = [n for g in model.grids for n in g.structures if n not in stored["train"]["exclude_structures"]]
     values = {
@@ -56,13 +80,3 @@ def export_checkpoint(
         calibration=calibration or {}, card=values,
     )  # fmt: skip
     return save_checkpoint(checkpoint, output, overwrite)
-
-
-def data_statement(sets: list[Path]) -> list[dict[str, Any]]:
-    """Name, licence, citation and number of training cases of each set, from its manifest."""
-    statement = []
-    for folder in sets:
-        values = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))
-        statement.append({"name": values["name"], "licence": values["licence"], "citation": values["citation"],
-                          "training": len(values["training"]), "validation": len(values["validation"]), "test": len(values["test"])})  # fmt: skip
-    return statement

@@ -1,0 +1,1 @@
+"""Measure a checkpoint with the engine itself, on the volumes' own grids."""

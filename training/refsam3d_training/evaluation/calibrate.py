@@ -1,0 +1,112 @@
+"""The ``calibrate`` command: presence probability and mask threshold of each grid, fitted on the validation split."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from RefSAM3DLib.checkpoint import Calibration, load_checkpoint
+from RefSAM3DLib.engine import RefSAM3DEngine
+
+from .case_record import THRESHOLDS, Extras
+from .measures import auroc, reliability
+from .report import write_json
+from .run import DEFAULT_SETS, collect
+from .summary import Record
+
+logger = logging.getLogger(__name__)
+
+#: While fitting, nothing is held back: a structure that the raw logit denies still shows its mask.
+OPEN = Calibration(present_from=0.0, absent_below=0.0)
+#: Weight of the prior "scale 1, bias 0", in prompts: separable logits would otherwise want an infinite scale.
+PRIOR = 1.0
+
+
+def fit_presence(logits: np.ndarray, present: np.ndarray) -> tuple[float, float]:
+    """Scale and bias of ``sigmoid(scale * logit + bias)`` by maximum likelihood with Platt's soft targets.
+
+    Platt, Probabilistic outputs for support vector machines, 1999: targets (n+1)/(n+2) instead of 1 keep the fit finite.
+    """
+    positive, negative = int(present.sum()), int((~present).sum())
+    x = torch.tensor(logits, dtype=torch.float64)
+    target = torch.where(torch.tensor(present), (positive + 1) / (positive + 2), 1 / (negative + 2)).double()
+    parameters = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(parameters[0] * x + parameters[1], target, reduction="sum")
+        loss = loss + PRIOR * 0.5 * ((parameters[0] - 1) ** 2 + 0.1 * parameters[1] ** 2)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    scale, bias = (float(v) for v in parameters.detach())
+    # A negative scale would mean that absent structures look more present: keep the order that training gave.
+    return max(scale, 1e-3), bias
+
+
+def fit_threshold(records: list[Record], grid: str) -> tuple[float, dict[str, float]]:
+    """Mask probability with the best mean over structures of mean Dice, and the whole curve; 0.5 unless another is better by 0.001."""
+    rows: dict[str, list[dict[str, float]]] = {}
+    for record in records:
+        if record["grid"] == grid:
+            for name, row in record.get("structures", {}).items():
+                if "dice_at" in row:
+                    rows.setdefault(f"{name} {record['modality']}", []).append(row["dice_at"])
+    keys = [f"{t:g}" for t in THRESHOLDS]
+    if not rows:
+        return 0.5, {}
+    curve = {k: float(np.mean([np.mean([d[k] for d in group]) for group in rows.values()])) for k in keys}
+    best = max(keys, key=lambda k: curve[k])
+    return (float(best) if curve[best] > curve["0.5"] + 0.001 else 0.5), {k: round(v, 4) for k, v in curve.items()}
+
+
+def fit(records: list[Record], grids: list[str]) -> dict[str, Any]:
+    """Calibration per grid and how well it fits; a grid without both kinds of prompts keeps the default."""
+    out: dict[str, Any] = {"grids": {}, "fit": {}}
+    rows = [r for record in records for r in record.get("presence", [])]
+    for grid in grids:
+        mine = [r for r in rows if r["grid"] == grid and r["kind"] != "distractor"]
+        logits, present = np.array([r["logit"] for r in mine]), np.array([r["present"] for r in mine], dtype=bool)
+        scale, bias = (1.0, 0.0)
+        if present.any() and not present.all():
+            scale, bias = fit_presence(logits, present)
+        threshold, curve = fit_threshold(records, grid)
+        out["grids"][grid] = dataclasses.asdict(Calibration(scale=scale, bias=bias, mask_threshold=threshold))
+        probability = 1 / (1 + np.exp(-(scale * logits + bias)))
+        error, _ = reliability(probability, present)
+        out["fit"][grid] = {
+            "present": int(present.sum()), "absent": int((~present).sum()), "auroc": auroc(logits[present], logits[~present]), "ece": error,
+            "present_denied": float((probability[present] < Calibration.absent_below).mean()) if present.any() else None,
+            "absent_denied": float((probability[~present] < Calibration.absent_below).mean()) if (~present).any() else None,
+            "dice_by_threshold": curve,
+        }  # fmt: skip
+    return out
+
+
+def calibrate(
+    model: Path, data: Path, output: Path, folder: Path, sets: tuple[str, ...] = DEFAULT_SETS, limit: int | None = None, device: str = "auto"
+) -> dict[str, Any]:
+    """Measure on the validation lists (journal in ``folder``) and write ``output``, the file that ``export --calibration`` takes."""
+    checkpoint = load_checkpoint(model)
+    checkpoint.calibration = {g.name: OPEN for g in checkpoint.config.grids}
+    engine = RefSAM3DEngine(checkpoint, device)
+    extras = Extras(thresholds=True, surfaces=False, wordings=True, draw_absent=False)
+    records = collect(engine, data, "validation", sets, folder, extras, limit, pictures=False, purpose="calibrate")
+    result = fit(records, [g.name for g in checkpoint.config.grids])
+    result["model_sha256"] = checkpoint.sha256
+    write_json(output, result)
+    for grid, values in result["fit"].items():
+        logger.info("%s: %s", grid, values)
+    return result
+
+
+def read_calibration(values: dict[str, Any]) -> dict[str, Calibration]:
+    """From the file that :func:`calibrate` writes."""
+    return {grid: Calibration(**row) for grid, row in values["grids"].items()}

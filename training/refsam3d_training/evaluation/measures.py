@@ -1,0 +1,81 @@
+"""Scores of masks and probabilities, and their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from RefSAM3DLib.inference.postprocess import tight_box
+
+#: Resamples of the bootstrap, and its seed: the same journal gives the same interval.
+RESAMPLES, BOOTSTRAP_SEED = 2000, 0
+
+
+def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Dice of two masks; two empty ones agree."""
+    total = int(predicted.sum()) + int(truth.sum())
+    return 2 * int((predicted & truth).sum()) / total if total else 1.0
+
+
+def surface_dice(predicted: np.ndarray, truth: np.ndarray, spacing_dhw: Sequence[float], tolerances_mm: Sequence[float]) -> list[float]:
+    """Normalised surface Dice at each tolerance: MONAI's, on the box that holds both masks.
+
+    An empty mask against one that is not scores 0, two empty ones score 1 (MONAI returns NaN for both).
+    """
+    import torch
+    from monai.metrics import compute_surface_dice
+
+    if not predicted.any() or not truth.any():
+        return [float(predicted.any() == truth.any())] * len(tolerances_mm)
+    box = tight_box(predicted | truth)
+    assert box is not None
+    cut = tuple(slice(box[2 * a], box[2 * a + 1]) for a in range(3))
+    pair = [np.pad(m[cut], 1) for m in (predicted, truth)]  # a border, so that the box's edge is no surface
+    masks = [torch.from_numpy(np.stack([~m, m])[None]) for m in pair]
+    return [float(compute_surface_dice(masks[0], masks[1], [t], spacing=list(spacing_dhw))[0, 0]) for t in tolerances_mm]
+
+
+def bootstrap_interval(values: Sequence[float], statistic: Callable[[np.ndarray], np.ndarray] | None = None) -> tuple[float, float]:
+    """95 % percentile interval of the mean (or of a row-wise statistic) over cases; NaN without values."""
+    array = np.asarray(values, dtype=float)
+    if not len(array):
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    drawn = array[rng.integers(len(array), size=(RESAMPLES, len(array)))]
+    means = drawn.mean(1) if statistic is None else statistic(drawn)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def described(values: Sequence[float]) -> dict[str, float | int | list[float]]:
+    """Mean, interval and number of cases, rounded for a table."""
+    low, high = bootstrap_interval(values)
+    mean = float(np.mean(values)) if len(values) else float("nan")
+    return {"mean": round(mean, 4), "interval": [round(low, 4), round(high, 4)], "n": len(values)}
+
+
+def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
+    """Chance that a present prompt scores above an absent one; ties count half. NaN if either is empty."""
+    from scipy.stats import rankdata
+
+    if not len(present) or not len(absent):
+        return float("nan")
+    ranks = rankdata(np.concatenate([present, absent]))[: len(present)]
+    return float((ranks.sum() - len(present) * (len(present) + 1) / 2) / (len(present) * len(absent)))
+
+
+def reliability(probability: Sequence[float], happened: Sequence[bool], bins: int = 10) -> tuple[float, list[dict[str, float]]]:
+    """Expected calibration error and, per bin that holds something, mean probability, share that happened, and count."""
+    p, y = np.asarray(probability, dtype=float), np.asarray(happened, dtype=float)
+    if not len(p):
+        return float("nan"), []
+    index = np.minimum((p * bins).astype(int), bins - 1)
+    rows = []
+    error = 0.0
+    for b in range(bins):
+        inside = index == b
+        if inside.any():
+            rows.append({"probability": float(p[inside].mean()), "share": float(y[inside].mean()), "count": int(inside.sum())})
+            error += inside.mean() * abs(p[inside].mean() - y[inside].mean())
+    return float(error), rows

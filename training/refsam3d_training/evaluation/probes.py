@@ -1,0 +1,111 @@
+"""Questions to an engine that its users cannot ask: raw presence logits, text past the resolver, fields of view cut short."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from RefSAM3DLib.config import GridConfig
+from RefSAM3DLib.engine import RefSAM3DEngine, VolumeEmbedding
+from RefSAM3DLib.geometry import Geometry, reorient
+from RefSAM3DLib.inference.preprocess import Frame
+from RefSAM3DLib.inference.session import PromptSession
+from RefSAM3DLib.inference.tiling import Layout
+from RefSAM3DLib.types import PromptResult, PromptStatus, ResolvedPrompt, Term, Volume
+
+#: Trained names that an image of a grid may show although nobody contoured them there: no evidence of absence.
+MAY_BE_VISIBLE = {
+    "head_neck": {"anterior hippocampus", "posterior hippocampus", "hippocampus"},
+    "hippocampus": {"brainstem"},
+    "abdomen": {"spinal cord", "esophagus"},
+}
+#: Names without a row in any label map that no head, temporal lobe or thigh holds.
+FAR_AWAY = ("liver", "spleen", "left kidney", "right kidney", "pancreas", "stomach", "gallbladder", "duodenum", "heart")
+#: In a cut field of view, of more than this a structure is present, of nothing it is absent, and between them not counted.
+PRESENT_ML = 1.0
+#: Thinnest cut view worth asking about.
+LEAST_VIEW_MM = 40.0
+ABOVE_THE_CHIN = ("brainstem", "right parotid gland", "left parotid gland", "mandible")
+BELOW_THE_CHIN = ("larynx", "esophagus")
+
+
+def presence_logits(engine: RefSAM3DEngine, embedding: VolumeEmbedding, grid: GridConfig, texts: Sequence[str]) -> list[float]:
+    """Raw presence logit of each text on the view that decides presence; uncalibrated."""
+    view = embedding.whole_view(grid)
+    indices = list(range(len(view.layout.starts)))
+    view.encode(indices)
+    with torch.inference_mode():
+        _, reading = engine.model.read(view.concatenated_levels(indices), engine.text_features(texts))
+    return [float(v) for v in reading.presence]
+
+
+def answer_texts(engine: RefSAM3DEngine, embedding: VolumeEmbedding, asked: Sequence[tuple[str, str]]) -> list[PromptResult]:
+    """Answers to (structure, text) pairs: the text goes straight into the text tower, the structure only chooses the grid."""
+    prompts = [ResolvedPrompt(text, name, PromptStatus.KNOWN, (Term(name),), text=text) for name, text in asked]
+    return PromptSession(engine, embedding, None, None, False, None).run(prompts, allow_unknown=False)
+
+
+def absent_names(engine: RefSAM3DEngine, region: str) -> list[str]:
+    """Trained names of other grids that an image of ``region`` (a grid's name, or "abdomen") cannot show."""
+    hidden = MAY_BE_VISIBLE.get(region, set())
+    return [n for g in engine.checkpoint.config.grids if g.name != region for n in g.structures if n in engine.vocabulary.names and n not in hidden]
+
+
+def tiles_to_look(volume: Volume, grid: GridConfig, patch: int) -> int:
+    """Tiles of the coarse view of a whole volume, air included; nothing is read."""
+    shape = Frame.of(volume.geometry, grid.coarse_spacing_mm).shape_dhw
+    return len(Layout.of(shape, grid.coarse_tile_dhw, patch).starts)
+
+
+@dataclass(frozen=True)
+class CutView:
+    """A part of a volume along the body's axis. present, absent: trained structures known to be in it or not."""
+
+    kind: str
+    volume: Volume
+    present: tuple[str, ...]
+    absent: tuple[str, ...]
+
+
+def cut_views(volume: Volume, truth: dict[str, np.ndarray]) -> list[CutView]:
+    """A head CT below the chin (no brainstem, parotids, mandible) and above the larynx (no larynx, esophagus)."""
+    order, flip = volume.geometry.to_working_orientation()
+    spans = {}
+    for name, mask in truth.items():
+        planes = np.flatnonzero(reorient(mask, order, flip).any((1, 2)))
+        if len(planes):
+            spans[name] = (int(planes[0]), int(planes[-1]) + 1)
+    views = []
+    length = volume.geometry.shape_dhw[order[0]]
+    upper = [spans[n][0] for n in ABOVE_THE_CHIN if n in spans]
+    lower = [spans[n][1] for n in BELOW_THE_CHIN if n in spans]
+    if upper:
+        views.append(("below the chin", 0, min(upper)))
+    if lower:
+        views.append(("above the larynx", max(lower), length))
+    spacing = volume.geometry.spacing_xyz_mm[2 - order[0]]
+    out = []
+    for kind, low, high in views:
+        if (high - low) * spacing < LEAST_VIEW_MM:
+            continue
+        axis = order[0]
+        native = (length - high, length - low) if flip[0] else (low, high)
+        cut = tuple(slice(*native) if a == axis else slice(None) for a in range(3))
+        amount = {n: float(m[cut].sum()) * volume.geometry.voxel_volume_ml for n, m in truth.items()}
+        present = tuple(n for n, ml in amount.items() if ml > PRESENT_ML)
+        absent = tuple(n for n, ml in amount.items() if ml == 0)
+        if absent:
+            out.append(CutView(kind, cut_volume(volume, axis, *native), present, absent))
+    return out
+
+
+def cut_volume(volume: Volume, axis: int, low: int, high: int) -> Volume:
+    """Slices [low, high) along an array axis; every voxel stays where it is in the patient."""
+    cut = tuple(slice(low, high) if a == axis else slice(None) for a in range(3))
+    matrix = volume.geometry.ijk_to_ras.copy()
+    matrix[:3, 3] += matrix[:3, 2 - axis] * low
+    array = np.ascontiguousarray(volume.array[cut])
+    return replace(volume, array=array, geometry=Geometry(array.shape, matrix), dicom_files=())

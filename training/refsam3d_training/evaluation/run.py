@@ -1,0 +1,99 @@
+"""The ``evaluate`` command: every case of a split through the engine, then the tables."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from RefSAM3DLib.engine import RefSAM3DEngine
+from RefSAM3DLib.errors import InputError
+
+from ..export import tensors_sha256
+from ..manifest import SPLITS, Manifest
+from .case_record import Extras, measure_case, measure_foreign
+from .ellipsoid import ellipsoid_baseline
+from .journal import Journal
+from .report import write_csv, write_json, write_page, write_reliability
+from .summary import Record, summarise
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SETS = ("openkbp_ct", "msd_hippocampus", "sts_tumour")
+#: Abdominal images without a manifest: asked for what they cannot hold.
+FOREIGN_SET = "totalsegmentator_examples"
+#: Cases per set whose wordings are varied: each asks some 30 texts per structure, twice.
+PARAPHRASE_CASES, PARAPHRASE_TEMPLATES = 3, 2
+#: Cases per set that are asked about structures whose grid needs hundreds of tiles to look at them.
+COSTLY_CASES = 1
+
+
+def collect(
+    engine: RefSAM3DEngine, data: Path, split: str, sets: tuple[str, ...], output: Path, extras: Extras, limit: int | None = None,
+    paraphrase_cases: int = 0, pictures: bool = True, purpose: str = "evaluate",
+) -> list[Record]:  # fmt: skip
+    """Records of all cases, from the journal where they are there.
+
+    Raises:
+        InputError: unknown split, or no case at all.
+    """
+    if split not in SPLITS:
+        raise InputError(f"The split '{split}' is unknown; use {', '.join(SPLITS)}.")
+    output.mkdir(parents=True, exist_ok=True)
+    journal = Journal(output, {"model": engine.model_sha256, "adapter": engine.adapter, "split": split, "extras": asdict(extras),
+                               "paraphrase_cases": paraphrase_cases, "purpose": purpose, "format": 1})  # fmt: skip
+    work = []
+    for name in sets:
+        cases = Manifest.read(data / name).cases[split]
+        chosen = [c for c in cases if set(c.known.values()) & set(engine.vocabulary.names)][: limit or None]
+        work += [(name, n, case) for n, case in enumerate(chosen)]
+    if not work:
+        raise InputError(f"None of {', '.join(sets)} has {split} cases of structures that this model knows; check --sets and --data.")
+    records = []
+    started, done = time.monotonic(), 0
+    for number, (_, index, case) in enumerate(work):
+        if case.name not in journal:
+            own = replace(extras, paraphrases=extras.paraphrases if index < paraphrase_cases else 0, costly=index < COSTLY_CASES)
+            journal.add(case.name, measure_case(engine, case, own, output / "pictures" if pictures else None))
+            done += 1
+            left = (time.monotonic() - started) / done * (len(work) - number - 1) / 60
+            scores = " ".join(f"{v['dice']:.2f}" for v in journal.records[case.name]["structures"].values())
+            logger.info("%d/%d %s  Dice %s  about %.0f min left", number + 1, len(work), case.name, scores, left)
+        records.append(journal.records[case.name])
+    for image in sorted((data / FOREIGN_SET / "images").glob("*.nii.gz"))[: limit or None]:
+        key = f"{FOREIGN_SET}/{image.name.split('.')[0]}"
+        if key not in journal:
+            journal.add(key, measure_foreign(engine, key, image, replace(extras, costly="_sm" in image.name)))
+        records.append(journal.records[key])
+    return records
+
+
+def evaluate(
+    model: Path, data: Path, split: str, output: Path, sets: tuple[str, ...] = DEFAULT_SETS, limit: int | None = None, device: str = "auto",
+    adapter: Path | None = None, paraphrase_cases: int = PARAPHRASE_CASES, pictures: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure a model file on a split; writes evaluation.json, .csv, .html, reliability.png and summary.json; returns the summary."""
+    engine = RefSAM3DEngine.from_checkpoint(model, device, adapter)
+    extras = Extras(paraphrases=PARAPHRASE_TEMPLATES if paraphrase_cases else 0)
+    records = collect(engine, data, split, sets, output, extras, limit, paraphrase_cases, pictures)
+    summary: dict[str, Any] = {
+        "model": {"name": engine.model_name, "sha256": engine.model_sha256, "tensors_sha256": tensors_sha256(engine.checkpoint.state),
+                  "adapter": engine.adapter and Path(engine.adapter).name, "training": engine.model_card.get("training", {})},
+        "split": split, "limit": limit,
+        "device": f"{engine.device_name}, {torch.get_num_threads()} threads, torch {torch.__version__.split('+')[0]}, {platform.machine()}",
+        **summarise(records),
+    }  # fmt: skip
+    summary["centred_ellipsoid"] = {}
+    if "sts_tumour" in sets:
+        summary["centred_ellipsoid"] = ellipsoid_baseline(Manifest.read(data / "sts_tumour"), split)
+    write_json(output / "evaluation.json", {**summary, "records": records})
+    write_json(output / "summary.json", summary)
+    write_csv(output / "evaluation.csv", records)
+    write_reliability(output / "reliability.png", summary["presence"])
+    write_page(output / "evaluation.html", summary, records)
+    return summary

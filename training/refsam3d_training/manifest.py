@@ -1,0 +1,102 @@
+"""The manifest of a data set, ``datalist.json``: what the cases are, what was contoured in each, and under which licence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from RefSAM3DLib.errors import InputError
+from RefSAM3DLib.types import Volume
+from RefSAM3DLib.volume_io import load_volume
+
+SPLITS = ("training", "validation", "test")
+
+
+@dataclass(frozen=True)
+class ManifestCase:
+    """One labelled volume on disk.
+
+    known: label value to structure, of what was contoured here; anything else is unknown, not background.
+    composites: further structure to the values that it unites, where all of them are known. modality: "" if the file must tell.
+    """
+
+    name: str
+    image: Path
+    label: Path
+    modality: str
+    known: dict[int, str]
+    composites: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    patient: str = ""
+
+    def volume(self) -> Volume:
+        """The image."""
+        return load_volume(self.image, modality=self.modality or None)
+
+    def truth(self, volume: Volume) -> dict[str, np.ndarray]:
+        """Masks of all known structures and composites on the image's grid.
+
+        Raises:
+            InputError: image and label have different grids.
+        """
+        from .cases import load_label
+
+        labels = load_label(self.label, volume)
+        masks = {name: labels == value for value, name in self.known.items()}
+        for name, values in self.composites.items():
+            masks[name] = np.isin(labels, values)
+        return masks
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set. labels: value to structure. values: the file's other keys (licence, citation, notes)."""
+
+    folder: Path
+    name: str
+    labels: dict[int, str]
+    cases: dict[str, list[ManifestCase]]
+    values: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """From ``datalist.json``.
+
+        Raises:
+            InputError: it is missing, no JSON, or lacks a key.
+        """
+        path = folder / "datalist.json"
+        if not path.is_file():
+            raise InputError(f"'{path}' does not exist; run `prepare` first, or point to a folder that holds a datalist.json.")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            labels = {int(k): v for k, v in values["labels"].items()}
+            cases = {split: [_case(folder, values, labels, entry) for entry in values.get(split, [])] for split in SPLITS}
+        except (json.JSONDecodeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"'{path}' is no manifest ({type(error).__name__}: {error}); see training/README.md for the format.") from error
+        rest = {k: v for k, v in values.items() if k not in ("labels", *SPLITS)}
+        return cls(folder, values.get("name", folder.name), labels, cases, rest)
+
+
+def _case(folder: Path, values: dict[str, Any], labels: dict[int, str], entry: dict[str, Any]) -> ManifestCase:
+    modality = entry.get("modality", values.get("modality", "")).lower()
+    known = {int(v): labels[int(v)] for v in entry.get("labelled", list(labels))}
+    composites = {n: tuple(v) for n, v in values.get("composites", {}).items() if set(v) <= set(known)}
+    stem = Path(entry["image"]).name.split(".")[0]
+    return ManifestCase(
+        name=f"{values.get('name', folder.name)}/{stem}", image=folder / entry["image"], label=folder / entry["label"],
+        modality=modality if modality in ("ct", "mr", "pet") else "", known=known, composites=composites, patient=entry.get("patient", ""),
+    )  # fmt: skip
+
+
+def data_statement(folders: list[Path]) -> list[dict[str, Any]]:
+    """Name, licence, citation and number of cases of each set, from its manifest."""
+    statement = []
+    for folder in folders:
+        manifest = Manifest.read(folder)
+        counts = {split: len(cases) for split, cases in manifest.cases.items()}
+        statement.append({"name": manifest.name, "licence": manifest.values.get("licence", ""), "citation": manifest.values.get("citation", ""), **counts})
+    return statement

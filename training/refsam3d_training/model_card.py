@@ -1,0 +1,99 @@
+"""The model card: one set of values for the checkpoint's header and for a page that people read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from RefSAM3DLib.errors import CheckpointError
+
+from .export import INTENDED_USE
+from .manifest import data_statement
+
+DISCLAIMER = "Not for diagnosis."
+LIMITS = (
+    "Trained on the listed sets alone; each has its own look, so expect worse results on other scanners, protocols, ages and diseases.",
+    "Head-and-neck organs were learnt from planning CT of patients with cancer, hippocampi from cropped T1 MR, sarcoma from crops around the tumour.",
+    "The side of a hippocampus is not recorded in the training data and cannot be asked for.",
+    "A verdict of presence is calibrated on images like those of training; on other images it is reported as uncertain.",
+    "Weights are random at the start of training: no SAM or CLIP weights are in this file.",
+)
+
+
+def make_card(folders: list[Path], state: dict[str, Any], stored: dict[str, Any], scores: dict[str, Any] | None, tensors: str, hardware: str) -> dict[str, Any]:
+    """Card values.
+
+    Args:
+        state: training state. stored: its resolved configuration. scores: ``summary.json`` of ``evaluate``. tensors: weights hash.
+
+    Raises:
+        CheckpointError: the scores were measured on other weights.
+    """
+    train = stored["train"]
+    card: dict[str, Any] = {
+        "intended_use": INTENDED_USE, "disclaimer": DISCLAIMER, "limits": list(LIMITS), "data": data_statement(folders),
+        "phantoms": train["phantoms"],
+        "training": {
+            "step": state["step"], "steps": train["steps"], "seed": train["seed"], "batch_size": train["batch_size"],
+            "cpu_seconds": round(state["seconds"]), "hours": round(state["seconds"] / 3600, 2), "hardware": hardware,
+            "parameters": sum(v.numel() for v in state["average"].values()), "excluded_structures": train["exclude_structures"],
+        },
+        "tensors_sha256": tensors,
+    }  # fmt: skip
+    if scores is None:
+        return card
+    if scores["model"].get("tensors_sha256") not in (None, tensors):
+        raise CheckpointError(
+            f"The scores were measured on the weights {scores['model']['tensors_sha256'][:12]}, this run has {tensors[:12]}; "
+            "run `evaluate` on this model first."
+        )
+    presence = scores["presence"]
+    card["scores"] = {
+        "split": scores["split"], "structures": scores["structures"], "mean_dice_by_grid": scores["mean_dice_by_grid"],
+        "presence": {k: presence[k] for k in ("auroc_all", "auroc_inside_head_and_neck", "ece")},
+        "centred_ellipsoid": scores.get("centred_ellipsoid", {}), "seconds_per_case": scores["seconds_per_case"], "device": scores["device"],
+    }  # fmt: skip
+    return card
+
+
+def card_markdown(name: str, card: dict[str, Any], sha256: str, size_bytes: int) -> str:
+    """The card as a page."""
+    training = card["training"]
+    lines = [
+        f"# Model card: {name}", "", f"**{card['disclaimer']}** {card['intended_use']}", "",
+        f"{training['parameters'] / 1e6:.1f} million parameters, {size_bytes / 1e6:.1f} MB in half precision, sha256 `{sha256}`.", "",
+        "## Training", "",
+        f"{training['step']} of {training['steps']} steps of {training['batch_size']} tiles, seed {training['seed']}, "
+        f"{training['hours']} hours on {training['hardware']}, from random weights.", "",
+        "| set | training / validation / test | licence | citation |", "|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [f"| {d['name']} | {d['training']} / {d['validation']} / {d['test']} | {d['licence']} | {d['citation']} |" for d in card["data"]]
+    if card.get("phantoms"):
+        lines.append(f"| generated head-and-neck phantoms | {card['phantoms']} / 0 / 0 | this project's own | |")
+    if "scores" in card:
+        lines += ["", f"## Scores on the {card['scores']['split']} lists", "", *_score_lines(card["scores"])]
+    lines += ["", "## Limits", "", *(f"- {limit}" for limit in card["limits"]), ""]
+    return "\n".join(lines)
+
+
+def _score_lines(scores: dict[str, Any]) -> list[str]:
+    head = ["| structure | n | Dice | NSD 2 mm | NSD 5 mm | volume error |", "|---|---|---|---|---|---|"]
+    lines = ["Mean over cases with a 95 % interval (bootstrap over cases).", "", *head]
+    for name, row in scores["structures"].items():
+        cells = [_cell(row.get(k)) for k in ("dice", "nsd_2mm", "nsd_5mm")]
+        lines.append(f"| {name} | {row['dice']['n']} | {' | '.join(cells)} | {row['volume_error_percent']['mean']:+.1f} % |")
+    for modality, row in scores["centred_ellipsoid"].items():
+        lines.append(f"| (a centred ellipsoid, sarcoma {modality.upper()}) | {row['dice']['n']} | {_cell(row['dice'])} | | | |")
+    presence = scores["presence"]
+    seconds = ", ".join(f"{g} {v['embed'] + v['segment']:.1f} s for {v['prompts']} structures" for g, v in scores["seconds_per_case"].items())
+    number = {k: "not measured" if v is None else f"{v:.3f}" for k, v in presence.items()}
+    return [
+        *lines, "",
+        f"Presence: AUROC {number['auroc_all']} over all images, {number['auroc_inside_head_and_neck']} inside head-and-neck CT, "
+        f"calibration error {number['ece']}.",
+        f"Median time per case ({scores['device']}): {seconds}.",
+    ]  # fmt: skip
+
+
+def _cell(value: dict[str, Any] | None) -> str:
+    return "" if value is None else f"{value['mean']:.3f} [{value['interval'][0]:.3f}, {value['interval'][1]:.3f}]"
