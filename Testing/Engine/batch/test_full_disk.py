@@ -14,6 +14,7 @@ from RefSAM3DLib.batch import BatchOptions, run_batch, runner
 from RefSAM3DLib.errors import OutputError
 from RefSAM3DLib.review import ReviewSession
 
+pytestmark = pytest.mark.slow
 OPTIONS = {"prompts": ("brainstem", "mandible"), "engine": "batch_fake_engine:make", "workers": 0}
 
 
