@@ -92,6 +92,8 @@ class RefSAM3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self):
         """Another module becomes visible; a run goes on."""
+        if self.panel is not None:
+            self.panel.exit()
 
     def cleanup(self):
         """The widget is destroyed: reload or quit."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
@@ -15,7 +16,7 @@ from RefSAM3DLib.errors import InputError
 
 from .provenance import provenanceTags
 from .runs import Run, RunResult
-from .segmentation_writer import checkTarget, describe, ijkToLocal, isLocked, onGridOf, orientedMask
+from .segmentation_writer import checkTarget, describe, ijkToLocal, isLocked, onGridOf, orientedMask, referenceGrid
 from .sinks import codesOf, vocabularyOf
 from .task import Outcome
 
@@ -81,24 +82,34 @@ class EffectSink:
         return node, volumeNode
 
     def _modify(self, node: Any, volumeNode: Any, segmentID: str, results: list[RunResult]) -> None:
-        """Set the segment to the union of results, through the editor's masks and overwrite mode."""
-        labelmap = self._effect.defaultModifierLabelmap()
-        e = labelmap.GetExtent()
-        voxels = numpy_support.vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(e[5] - e[4] + 1, e[3] - e[2] + 1, e[1] - e[0] + 1)
-        voxels[...] = 0
+        """Set the segment to the union of results, through the editor's masks and overwrite mode.
+
+        Into an empty segment "add" within the box of the results is the same as "set" over the whole grid, and much less work.
+        """
+        modes = slicer.qSlicerSegmentEditorAbstractEffect
+        grid = referenceGrid(node) if _isEmpty(node, segmentID) else None
+        cropped = grid is not None
+        labelmap = grid if cropped else self._effect.defaultModifierLabelmap()
         matrix = ijkToLocal(volumeNode, node)
-        for result in results:
-            image = onGridOf(orientedMask(result.mask, result.box, matrix), labelmap)
-            f = image.GetExtent()
-            low, high = [max(e[n], f[n]) for n in (4, 2, 0)], [min(e[n], f[n]) for n in (5, 3, 1)]
-            if any(lo > hi for lo, hi in zip(low, high, strict=True)):
-                continue
-            part = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(f[5] - f[4] + 1, f[3] - f[2] + 1, f[1] - f[0] + 1)
-            target, source = (tuple(slice(lo - o[a], hi - o[a] + 1) for lo, hi, a in zip(low, high, (4, 2, 0), strict=True)) for o in (e, f))
-            voxels[target] = np.maximum(voxels[target], part[source])
+        images = [onGridOf(orientedMask(result.mask, result.box, matrix), labelmap) for result in results]
+        extent = labelmap.GetExtent()
+        if cropped:
+            extent = _commonExtent(extent, [image.GetExtent() for image in images])
+            if extent is None:
+                return  # outside the segmentation's grid: nothing can be drawn there
+            labelmap.SetExtent(*extent)
+            labelmap.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+        mode = modes.ModificationModeAdd if cropped else modes.ModificationModeSet
+        voxels = _voxels(labelmap)
+        voxels[...] = 0
+        for image in images:
+            common = _commonExtent(extent, [image.GetExtent()])
+            if common is not None:
+                target, source = voxels[_slices(common, extent)], _voxels(image)[_slices(common, image.GetExtent())]
+                np.maximum(target, source, out=target, casting="unsafe")
         labelmap.GetPointData().GetScalars().Modified()
         labelmap.Modified()
-        self._effect.modifySegmentByLabelmap(node, segmentID, labelmap, slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeSet)
+        self._effect.modifySegmentByLabelmap(node, segmentID, labelmap, mode)
 
     def _makeSegment(self, node: Any, result: RunResult, run: Run) -> str:
         segmentation, name = node.GetSegmentation(), result.resolved or result.prompt
@@ -114,3 +125,35 @@ class EffectSink:
             return
         name = result.resolved or result.prompt
         describe(segment, name, result.colour, codesOf(name, vocabularyOf(run)), {})
+
+
+def _voxels(image: Any) -> np.ndarray:
+    """(k, j, i) view of an image's voxels."""
+    e = image.GetExtent()
+    return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(e[5] - e[4] + 1, e[3] - e[2] + 1, e[1] - e[0] + 1)
+
+
+def _slices(part: tuple[int, ...], whole: tuple[int, ...]) -> tuple[slice, slice, slice]:
+    """Where extent ``part`` lies in the array of extent ``whole``."""
+    k, j, i = (slice(part[n] - whole[n], part[n + 1] - whole[n] + 1) for n in (4, 2, 0))
+    return k, j, i
+
+
+def _commonExtent(limit: tuple[int, ...], extents: list[tuple[int, ...]]) -> tuple[int, ...] | None:
+    """Extent around all ``extents``, cut to ``limit``; None if nothing is left."""
+    result: list[int] = []
+    for n in (0, 2, 4):
+        low, high = max(limit[n], min(e[n] for e in extents)), min(limit[n + 1], max(e[n + 1] for e in extents))
+        if low > high:
+            return None
+        result += [low, high]
+    return tuple(result)
+
+
+def _isEmpty(node: Any, segmentID: str) -> bool:
+    """True if no voxel belongs to the segment. Segments may share one labelmap: the label tells them apart."""
+    segment = node.GetSegmentation().GetSegment(segmentID)
+    image = segment.GetRepresentation("Binary labelmap")
+    if image is None or image.IsEmpty():
+        return True
+    return not (_voxels(image) == segment.GetLabelValue()).any()

@@ -72,8 +72,13 @@ class Panel:
         """The module is shown: a volume that was loaded since then is not chosen by the selector itself."""
         if self.parameters is None:
             self.setParameterNode(self.logic.getParameterNode())
+        session.stopIdleWatch()
         self._chooseVolume()
         self.refreshMemory()
+
+    def exit(self) -> None:
+        """Another module is shown; a run goes on."""
+        session.startIdleWatch()
 
     def cleanup(self) -> None:
         """The widget goes away or Slicer quits."""

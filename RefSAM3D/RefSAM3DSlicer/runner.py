@@ -95,6 +95,7 @@ class EngineRunner:
         self._choice = EngineChoice()
         self._sent = False
         self._deadline = 0.0
+        self.lastUsed = time.monotonic()
         self._reports: dict[int, tuple[Callable[[dict[str, Any] | None], None], Callable[[float], None] | None]] = {}
 
     # ---- what the application asks for
@@ -275,6 +276,7 @@ class EngineRunner:
 
     def _endRun(self, state: RunState, failure: Failure | None = None) -> None:
         run, self._run = self._run, None
+        self.lastUsed = time.monotonic()
         self._source = None
         self._dropBuffer()
         if run is not None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
-from .runs import EngineInfo
+from RefSAM3DLib.errors import InputError, RefSAM3DError
+
+from .runs import EngineInfo, Failure
 from .task import Outcome, SegmentTask, TaskState
 
 
@@ -71,6 +74,8 @@ class AllFrames:
 
     def _next(self) -> None:
         volume = slicer.mrmlScene.GetNodeByID(self._volumeID)
+        if volume is None or not slicer.mrmlScene.IsNodePresent(self._browser):
+            raise InputError(_("The sequence is not in the scene any more."))
         self._browser.SetSelectedItemNumber(self.frame)
         self._task: SegmentTask = self._logic.segment(
             volume, self._prompts, self._segmentation, wait=False, onProgress=self._report, onEnd=self._frameEnded, **self._arguments
@@ -93,9 +98,13 @@ class AllFrames:
         self._segmentation = node or self._segmentation
         if task.state is TaskState.DONE and self.frame + 1 < self.frames:
             self.frame += 1
-            self._next()
-            return
-        self.state, self.failure = task.state, task.failure
+            try:
+                self._next()
+                return
+            except RefSAM3DError as error:
+                self.state, self.failure = TaskState.FAILED, Failure("input", str(error))
+        else:
+            self.state, self.failure = task.state, task.failure
         if slicer.mrmlScene.IsNodePresent(self._browser):
             self._browser.SetSelectedItemNumber(self._before)
         if self._onEnd:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import slicer
@@ -12,12 +13,15 @@ import slicer
 from .pythonqt import TickTimer
 from .runner import EngineRunner
 
+#: An engine that nobody uses and whose panel is closed ends after this time.
+IDLE_S = 600.0
 #: Further arguments and variables of the worker; tests choose another engine with them.
 workerArguments: list[str] = []
 workerEnvironment: dict[str, str] = {}
 
 _runner: EngineRunner | None = None
 _downloads: EngineRunner | None = None
+_idleWatch: TickTimer | None = None
 
 
 def root() -> str:
@@ -54,6 +58,26 @@ def downloadRunner() -> EngineRunner:
         _downloads = EngineRunner(workerCommand, TickTimer)
         _downloads.logPath = _downloads.logPath.with_name(_downloads.logPath.name.replace("engine", "download"))
     return _downloads
+
+
+def startIdleWatch() -> None:
+    """The panel was left: the engine's memory is given back when nobody has used it for some minutes."""
+    global _idleWatch
+    if _idleWatch is None:
+        _idleWatch = TickTimer(_stopIfIdle, intervalMs=60_000)
+    _idleWatch.start()
+
+
+def stopIdleWatch() -> None:
+    """The panel is shown again."""
+    if _idleWatch is not None:
+        _idleWatch.stop()
+
+
+def _stopIfIdle() -> None:
+    if _runner is not None and not _runner.isBusy and time.monotonic() - _runner.lastUsed > IDLE_S:
+        _runner.stop()
+        stopIdleWatch()
 
 
 def isBusy() -> bool:

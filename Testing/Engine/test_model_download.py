@@ -109,3 +109,17 @@ def test_only_the_given_address_is_asked_and_nothing_about_the_user_is_sent(url,
 
     download(url, tmp_path / "m", len(CONTENT), SHA, opener=opener)
     assert asked == [{"User-agent": "RefSAM3D"}]
+
+
+def test_schema_and_reader_know_the_same_keys():
+    import dataclasses
+    import json
+
+    from RefSAM3DLib.models_registry import ModelEntry, read_registry
+    from RefSAM3DLib.resources import resource_path
+
+    schema = json.loads(resource_path("Models", "models.schema.json").read_text(encoding="utf-8"))["items"]
+    names = [field.name for field in dataclasses.fields(ModelEntry)]
+    assert sorted(schema["properties"]) == sorted(schema["required"]) == sorted(names)
+    if (resource_path("Models") / "models.json").is_file():
+        assert all(entry.size_bytes > 0 for entry in read_registry())
