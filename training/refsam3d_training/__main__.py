@@ -1,8 +1,9 @@
-"""Command line of the training package: train, evaluate, calibrate and export."""
+"""Command line of the training package: prepare, train, fine-tune, evaluate, calibrate and export."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -19,13 +20,27 @@ def data_folder() -> Path:
 
 def train(args: argparse.Namespace) -> int:
     """Train, or continue a run that was stopped."""
+    from . import distributed
     from .config import TrainConfig
+    from .curves import write_curves
     from .setup_run import make_trainer
 
-    trainer = make_trainer(TrainConfig.load(args.config), args.data, args.run, args.device)
-    if trainer.resume():
-        logging.info("Continuing at step %d.", trainer.step)
-    trainer.run(args.until)
+    with distributed.process_group(args.device) as device:
+        trainer = make_trainer(TrainConfig.load(args.config), args.data, args.run, device)
+        if trainer.resume():
+            logging.info("Continuing at step %d.", trainer.step)
+        trainer.run(args.until)
+        first = distributed.rank() == 0
+    if first and (args.run / "curve.jsonl").is_file():
+        logging.info("curve: %s", write_curves(args.run))
+    return 0
+
+
+def curves(args: argparse.Namespace) -> int:
+    """Draw a run's learning curve and write it for TensorBoard."""
+    from .curves import write_curves
+
+    logging.info("written: %s", write_curves(args.run))
     return 0
 
 
@@ -77,6 +92,52 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def finetune(args: argparse.Namespace) -> int:
+    """Train adapters on a few reviewed cases and write them as a small file that belongs to its base."""
+    from RefSAM3DLib.engine import DEFAULT_MODEL
+    from RefSAM3DLib.resources import resource_path
+
+    from .finetune import FinetuneConfig
+    from .finetune import finetune as run
+
+    config = FinetuneConfig.load(args.config)
+    if args.steps:
+        config = dataclasses.replace(config, steps=args.steps)
+    base = args.base or resource_path(*DEFAULT_MODEL)
+    card = run(base, args.data, args.output, config, args.replay_data, args.run, args.limit, args.device, args.overwrite)
+    for title in ("tuned", "old"):
+        for name, (before, after) in card[f"loss_of_{title}_structures"].items():
+            logging.info("%s structure %-24s loss %.3f -> %.3f", title, name, before, after)
+    share = 100 * card["trained"]["share"]
+    logging.info("%s: %.2f MB, %.1f %% of the parameters, %.1f minutes", args.output, card["bytes"] / 1e6, share, card["seconds"] / 60)
+    return 0
+
+
+def baseline(args: argparse.Namespace) -> int:
+    """Train MONAI's DynUNet on one data set until its validation score stops rising, and score it as `evaluate` does."""
+    from .evaluation.baseline_scores import paired_differences, score_baseline
+    from .evaluation.report import write_json
+    from .manifest import Manifest
+    from .setup_run import make_baseline
+
+    settings = {"filters": args.filters, "steps": args.steps, "seed": args.seed, "patience": args.patience}
+    trainer = make_baseline(args.set, args.data, args.run, settings, args.limit)
+    if trainer.resume():
+        logging.info("Continuing at step %d.", trainer.step)
+    score = trainer.run()
+    logging.info("best validation Dice %.3f at step %d, %.0f s", score, trainer.best_step, trainer.seconds)
+    manifest = Manifest.read(args.data / args.set.split(":")[0])
+    result = score_baseline(trainer, manifest, args.split, args.run, args.limit)
+    for name, row in result["structures"].items():
+        logging.info("%-28s Dice %.3f  n=%d", name, row["dice"]["mean"], row["dice"]["n"])
+    if args.against:
+        pairs = paired_differences(read_json(args.against)["records"], result["records"], args.margin)
+        write_json(args.run / "paired.json", pairs)
+        for name, row in pairs.items():
+            logging.info("%-28s difference %+.3f [%+.3f, %+.3f] %s", name, row["mean"], *row["interval"], row["verdict"])
+    return 0
+
+
 def read_json(path: Path) -> dict:
     """A JSON file that another command wrote.
 
@@ -94,10 +155,11 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="refsam3d_training", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
 
-    def add(function, example: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+    def add(function, example: str, data: bool = True) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
         text = f"example: python -m refsam3d_training {function.__name__} {example}"
         one = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__, epilog=text)
-        one.add_argument("--data", type=Path, default=data_folder(), help="folder of the data sets (default: REFSAM3D_DATA, else ../shared/data)")
+        if data:
+            one.add_argument("--data", type=Path, default=data_folder(), help="folder of the data sets (default: REFSAM3D_DATA, else ../shared/data)")
         one.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
         one.set_defaults(run_command=function)
         return one
@@ -108,6 +170,21 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--device", default="cpu")
     one.add_argument("--until", type=int, help="stop at this step (the schedule keeps its length)")
 
+    one = add(finetune, "--data reviewed/datalist.json --output larynx.safetensors", data=False)
+    one.add_argument("--data", type=Path, required=True, help="datalist.json of the reviewed cases, or its folder")
+    one.add_argument("--base", type=Path, help="model file to build on (default: the one that ships)")
+    one.add_argument("-o", "--output", type=Path, required=True, help="adapter file")
+    one.add_argument("--config", type=Path, help="TOML with parts, steps, replay; see training/configs/finetune.toml")
+    one.add_argument("--replay-data", type=Path, default=data_folder(), help="folder of the sets named under 'replay'")
+    one.add_argument("--run", type=Path, help="run folder, to continue after a stop")
+    one.add_argument("--steps", type=int)
+    one.add_argument("--limit", type=int, help="first cases only")
+    one.add_argument("--device", default="cpu")
+    one.add_argument("--overwrite", action="store_true")
+
+    one = add(curves, "runs/default", data=False)
+    one.add_argument("run", type=Path)
+
     one = add(evaluate, "Resources/Models/refsam3d-small.safetensors --split test -o runs/default/test")
     one.add_argument("model", type=Path)
     one.add_argument("--split", choices=("training", "validation", "test"), default="validation")
@@ -115,6 +192,18 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--adapter", type=Path, help="adapter to apply first")
     one.add_argument("--paraphrase-cases", type=int, default=3, help="cases per set that are asked in held-out wordings (0: none)")
     _shared(one)
+
+    one = add(baseline, "openkbp_ct:head_neck --run runs/dynunet --split test --against runs/default/test/evaluation.json")
+    one.add_argument("set", help="folder:grid, as in a training configuration")
+    one.add_argument("--run", type=Path, required=True, help="run folder; an existing one is continued")
+    one.add_argument("--split", choices=("training", "validation", "test"), default="validation", help="lists to score at the end")
+    one.add_argument("--steps", type=int, default=6000)
+    one.add_argument("--filters", type=int, default=32, help="channels of the first level")
+    one.add_argument("--patience", type=int, default=6, help="validations without a better score before it stops")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--against", type=Path, help="evaluation.json of the text-prompted model, for paired differences")
+    one.add_argument("--margin", type=float, default=0.01, help="Dice that may be lost and still counts as level")
+    one.add_argument("--limit", type=int, help="first cases of each list only")
 
     one = add(calibrate, "runs/default/uncalibrated.safetensors -o runs/default/calibration.json")
     one.add_argument("model", type=Path)

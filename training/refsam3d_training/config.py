@@ -33,6 +33,7 @@ class TrainConfig:
         foreground_weight: cross-entropy weight of foreground, decaying to 1 over two thirds of the run; with 1 small
             organs stayed at Dice 0.000 (prototype runs).
         absent_prompts: names per tile that are not in the image.
+        bf16: half precision on devices that have it. report_steps: steps per row of the curve.
     """
 
     name: str
@@ -55,6 +56,8 @@ class TrainConfig:
     augment: bool = True
     checkpoint_minutes: float = 3.0
     exclude_structures: tuple[str, ...] = field(default_factory=tuple)
+    bf16: bool = False
+    report_steps: int = 50
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from RefSAM3DLib.modeling.refsam3d import RefSAM3D
 from RefSAM3DLib.modeling.text_encoder import pad_tokens
 from RefSAM3DLib.text.tokenizer import PromptTokenizer
 
+from . import distributed
 from .config import TrainConfig
 from .losses import is_finite, tile_loss
 from .sampling import Tile, TileSampler
@@ -32,24 +34,54 @@ class NonFiniteLossError(RefSAM3DError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
 
 
+class BatchObjective(nn.Module):
+    """Mean loss of a batch of tiles: one forward pass, as DistributedDataParallel wants it."""
+
+    def __init__(self, model: RefSAM3D, config: TrainConfig, model_config: ModelConfig, tokenizer: PromptTokenizer, device: str) -> None:
+        super().__init__()
+        self.model, self.config, self.model_config, self.tokenizer, self.device = model, config, model_config, tokenizer, device
+
+    def forward(self, tiles: list[Tile], foreground: float) -> torch.Tensor:
+        """Scalar loss; ``foreground``: greatest weight of foreground voxels."""
+        volume = torch.stack([t.volume for t in tiles]).to(self.device)
+        domain = torch.tensor([self.model_config.domain(t.grid, t.coarse) for t in tiles], device=self.device)
+        features, pixels = self.model.encode_image(volume, domain)
+        ids = pad_tokens([self.tokenizer.encode(p) for t in tiles for p in t.prompts], self.model_config.text.context_length)
+        prompts = self.model.encode_text(ids.to(self.device))
+        losses, first = [], 0
+        for index, tile in enumerate(tiles):
+            count = len(tile.prompts)
+            output = self.model.forward_tile(features, pixels, index, prompts.select(slice(first, first + count)))
+            first += count
+            c = self.config
+            losses.append(tile_loss(output, tile.targets.to(self.device).float(), tile.asked, tile.coarse, foreground, c.presence_weight, c.coarse_weight))
+        return torch.stack(losses).mean()
+
+
 class Trainer:
     """Model, its running average, optimiser and the step counter.
 
+    Under ``torchrun`` each process draws its own tiles of a step and the gradients are averaged.
+
     Args:
         folder: run folder; holds ``state.pt`` and ``curve.jsonl``.
+        initial: network to start from (default: random weights); parameters without gradient are not trained.
     """
 
     def __init__(
-        self, config: TrainConfig, model_config: ModelConfig, tokenizer: PromptTokenizer, sampler: TileSampler, folder: Path, device: str = "cpu"
-    ) -> None:
+        self, config: TrainConfig, model_config: ModelConfig, tokenizer: PromptTokenizer, sampler: TileSampler, folder: Path, device: str = "cpu",
+        initial: RefSAM3D | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.model_config, self.tokenizer, self.sampler, self.folder = config, model_config, tokenizer, sampler, folder
         self.device = device
         torch.manual_seed(config.seed)
-        self.model: RefSAM3D = build_model(model_config).to(device)
+        self.model: RefSAM3D = (initial if initial is not None else build_model(model_config)).to(device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.99))
+        self.objective = distributed.wrapped(BatchObjective(self.model, config, model_config, tokenizer, device))
         self.step = 0
         self.seconds = 0.0
+        self.recent: list[float] = []
 
     @property
     def state_file(self) -> Path:
@@ -72,22 +104,10 @@ class Trainer:
         return 1 + (self.config.foreground_weight - 1) * max(0.0, 1 - 1.5 * self.fraction())
 
     def batch_loss(self, tiles: list[Tile]) -> torch.Tensor:
-        """Mean loss of a batch."""
-        volume = torch.stack([t.volume for t in tiles]).to(self.device)
-        domain = torch.tensor([self.model_config.domain(t.grid, t.coarse) for t in tiles], device=self.device)
-        features, pixels = self.model.encode_image(volume, domain)
-        ids = pad_tokens([self.tokenizer.encode(p) for t in tiles for p in t.prompts], self.model_config.text.context_length)
-        prompts = self.model.encode_text(ids.to(self.device))
-        losses, first = [], 0
-        for index, tile in enumerate(tiles):
-            count = len(tile.prompts)
-            output = self.model.forward_tile(features, pixels, index, prompts.select(slice(first, first + count)))
-            first += count
-            c = self.config
-            losses.append(
-                tile_loss(output, tile.targets.to(self.device).float(), tile.asked, tile.coarse, self.foreground_weight(), c.presence_weight, c.coarse_weight)
-            )
-        return torch.stack(losses).mean()
+        """Mean loss of a batch, in half precision where that is configured and the device has it."""
+        half = self.config.bf16 and has_bf16(self.device)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16) if half else nullcontext():
+            return self.objective(tiles, self.foreground_weight())
 
     def train_step(self) -> float:
         """One optimiser step.
@@ -95,11 +115,12 @@ class Trainer:
         Raises:
             NonFiniteLossError: names the step and the batch.
         """
-        tiles = self.sampler.batch(self.step)
+        tiles = self.sampler.batch(self.step, distributed.rank())
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         loss = self.batch_loss(tiles)
-        if not is_finite(loss):
+        shared = distributed.mean(loss.detach())
+        if not is_finite(shared):
             asked = [t.prompts for t in tiles]
             raise NonFiniteLossError(
                 f"The loss is {loss.item()} at step {self.step} on a '{tiles[0].grid}' batch asking {asked}; the checkpoint of the "
@@ -113,35 +134,39 @@ class Trainer:
         keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
-        return float(loss.detach())
+        return float(shared)
 
     def run(self, until: int | None = None, report: Callable[[str], None] = logger.info) -> None:
         """Train to ``until`` (default: the end), saving as it goes."""
         until = min(until or self.config.steps, self.config.steps)
         started = saved = time.monotonic()
-        before, recent = self.seconds, []
-        first = self.step
+        before, first = self.seconds, self.step
         while self.step < until:
-            value = self.train_step()
-            recent.append(value)
+            self.recent.append(self.train_step())
             self.seconds = before + time.monotonic() - started
-            if self.step % 50 == 0 or self.step == until:
-                rate = (self.step - first) / (time.monotonic() - started)
-                row = {"step": self.step, "loss": round(sum(recent) / len(recent), 4), "lr": self.learning_rate(), "seconds": round(self.seconds, 1)}
-                recent.clear()
-                with open(self.folder / "curve.jsonl", "a", encoding="utf-8") as handle:
-                    handle.write(json.dumps(row) + "\n")
-                left = (self.config.steps - self.step) / rate / 60
-                report(f"step {self.step}/{self.config.steps}  loss {row['loss']:.3f}  {rate:.2f} steps/s  {left:.0f} min left")
+            if self.step % self.config.report_steps == 0 or self.step == self.config.steps:
+                self._report_row((self.step - first) / (time.monotonic() - started), report)
             if time.monotonic() - saved > self.config.checkpoint_minutes * 60 or self.step == until:
                 self.save()
                 saved = time.monotonic()
 
+    def _report_row(self, rate: float, report: Callable[[str], None]) -> None:
+        row = {"step": self.step, "loss": round(sum(self.recent) / len(self.recent), 4), "lr": self.learning_rate(), "seconds": round(self.seconds, 1)}
+        self.recent.clear()
+        if distributed.rank():
+            return
+        with open(self.folder / "curve.jsonl", "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+        left = (self.config.steps - self.step) / rate / 60
+        report(f"step {self.step}/{self.config.steps}  loss {row['loss']:.3f}  {rate:.2f} steps/s  {left:.0f} min left")
+
     def save(self) -> None:
         """Write the state aside and rename it."""
+        if distributed.rank():
+            return
         state = {
             "step": self.step, "seconds": self.seconds, "model": self.model.state_dict(), "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "kept": list(self.tokenizer.kept or ()),
+            "optimizer": self.optimizer.state_dict(), "kept": list(self.tokenizer.kept or ()), "recent": self.recent,
         }  # fmt: skip
         with write_aside(self.state_file, overwrite=True) as aside:
             torch.save(state, aside)
@@ -156,8 +181,16 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.recent = state["step"], state["seconds"], state.get("recent", [])
         return True
+
+
+def has_bf16(device: str) -> bool:
+    """Whether half precision makes a device faster: a CUDA GPU that says so, or a CPU with bf16 instructions."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return kind == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

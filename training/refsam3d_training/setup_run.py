@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from RefSAM3DLib.atomic import write_aside
 from RefSAM3DLib.config import ModelConfig
@@ -12,10 +13,14 @@ from RefSAM3DLib.resources import resource_path
 from RefSAM3DLib.text.tokenizer import RESERVED, PromptTokenizer, kept_tokens
 from RefSAM3DLib.text.vocabulary import Vocabulary
 
+from . import distributed
 from .cases import Case, load_cases, phantom_cases
 from .config import TrainConfig
 from .loop import Trainer
 from .sampling import TileSampler
+
+if TYPE_CHECKING:
+    from .baseline import Baseline
 
 
 def model_config(config: TrainConfig, tokens: int) -> ModelConfig:
@@ -44,6 +49,13 @@ def training_cases(config: TrainConfig, model: ModelConfig, data: Path, cache: P
     return cases
 
 
+def write_config(config: TrainConfig, model: ModelConfig, folder: Path) -> None:
+    """The resolved configuration, beside the state that it made."""
+    if distributed.rank() == 0:
+        with write_aside(folder / "config.json", overwrite=True) as aside:
+            aside.write_text(json.dumps({"train": dataclasses.asdict(config), "model": model.to_dict()}, indent=1), encoding="utf-8")
+
+
 def make_trainer(config: TrainConfig, data: Path, folder: Path, device: str = "cpu", limit: int | None = None) -> Trainer:
     """Everything a run needs; the resolved configuration is written beside its state."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +65,20 @@ def make_trainer(config: TrainConfig, data: Path, folder: Path, device: str = "c
     cases = training_cases(config, model, data, folder.parent / "cache", limit=limit)
     if config.phantoms:
         cases += phantom_cases(config.phantoms, model, "head_neck", folder.parent / "cache")
-    with write_aside(folder / "config.json", overwrite=True) as aside:
-        aside.write_text(json.dumps({"train": dataclasses.asdict(config), "model": model.to_dict()}, indent=1), encoding="utf-8")
+    write_config(config, model, folder)
     sampler = TileSampler(cases, config, model, vocabulary)
     return Trainer(config, model, PromptTokenizer(kept), sampler, folder, device)
+
+
+def make_baseline(entry: str, data: Path, folder: Path, settings: dict, limit: int | None = None, model_name: str = "vit_t") -> Baseline:
+    """The reference network of one set ("folder:grid"): same cases, tiles and augmentation as the text-prompted one."""
+    from .baseline import Baseline, BaselineConfig, CanonicalSampler, sampler_config
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name, grid = entry.split(":")
+    config = BaselineConfig(grid=grid, **settings)
+    train = TrainConfig(name=f"dynunet-{grid}", model=model_name, sets=(entry,), shares=(), phantoms=0)
+    model = model_config(train, 0)
+    cases = {split: load_cases(data / name, split, model, grid, folder.parent / "cache", limit) for split in ("training", "validation")}
+    sampler = CanonicalSampler(cases["training"], sampler_config(config, train), model, Vocabulary.default())
+    return Baseline(config, model, cases["training"], cases["validation"], folder, sampler)

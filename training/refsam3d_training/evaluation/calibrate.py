@@ -13,7 +13,7 @@ import torch
 from RefSAM3DLib.checkpoint import Calibration, load_checkpoint
 from RefSAM3DLib.engine import RefSAM3DEngine
 
-from .case_record import THRESHOLDS, Extras
+from .case_record import SYNONYMS, THRESHOLDS, Extras
 from .measures import auroc, reliability
 from .report import write_json
 from .run import DEFAULT_SETS, collect
@@ -27,20 +27,21 @@ OPEN = Calibration(present_from=0.0, absent_below=0.0)
 PRIOR = 1.0
 
 
-def fit_presence(logits: np.ndarray, present: np.ndarray) -> tuple[float, float]:
+def fit_presence(logits: np.ndarray, present: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, float]:
     """Scale and bias of ``sigmoid(scale * logit + bias)`` by maximum likelihood with Platt's soft targets.
 
     Platt, Probabilistic outputs for support vector machines, 1999: targets (n+1)/(n+2) instead of 1 keep the fit finite.
     """
     positive, negative = int(present.sum()), int((~present).sum())
     x = torch.tensor(logits, dtype=torch.float64)
+    weight = torch.ones_like(x) if weights is None else torch.tensor(weights, dtype=torch.float64)
     target = torch.where(torch.tensor(present), (positive + 1) / (positive + 2), 1 / (negative + 2)).double()
     parameters = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(parameters[0] * x + parameters[1], target, reduction="sum")
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(parameters[0] * x + parameters[1], target, weight, reduction="sum")
         loss = loss + PRIOR * 0.5 * ((parameters[0] - 1) ** 2 + 0.1 * parameters[1] ** 2)
         loss.backward()
         return loss
@@ -76,7 +77,9 @@ def fit(records: list[Record], grids: list[str]) -> dict[str, Any]:
         logits, present = np.array([r["logit"] for r in mine]), np.array([r["present"] for r in mine], dtype=bool)
         scale, bias = (1.0, 0.0)
         if present.any() and not present.all():
-            scale, bias = fit_presence(logits, present)
+            # All wordings of a structure count as one prompt together, or the share of present prompts would grow with them.
+            weights = np.array([1 / (1 + SYNONYMS) if r["kind"] in ("own", "own synonym") else 1.0 for r in mine])
+            scale, bias = fit_presence(logits, present, weights)
         threshold, curve = fit_threshold(records, grid)
         out["grids"][grid] = dataclasses.asdict(Calibration(scale=scale, bias=bias, mask_threshold=threshold))
         probability = 1 / (1 + np.exp(-(scale * logits + bias)))

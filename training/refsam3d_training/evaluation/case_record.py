@@ -22,6 +22,8 @@ from .probes import FAR_AWAY, absent_names, answer_texts, cut_views, presence_lo
 TOLERANCES_MM = (2.0, 5.0)
 #: Candidates of the mask threshold; the engine keeps no voxel below 0.15.
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+#: Trained synonyms whose presence logits help to calibrate.
+SYNONYMS = 4
 #: Up to this many tiles, a grid of another set is asked about every image; a 2 mm look at a thigh takes 400.
 CHEAP_TILES = 40
 
@@ -130,7 +132,7 @@ def _own_presence(
         rows.append(_presence_row("own", name, grid.name, bool(truth[name].any()), answers[name], logit))
     if extras.wordings:
         for name in names:
-            synonyms = list(engine.vocabulary.structure(name).synonyms)[:4]
+            synonyms = list(engine.vocabulary.structure(name).synonyms)[:SYNONYMS]
             for logit in presence_logits(engine, embedding, grid, synonyms):
                 rows.append(_presence_row("own synonym", name, grid.name, bool(truth[name].any()), answers[name], logit))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -33,7 +34,9 @@ def surface_dice(predicted: np.ndarray, truth: np.ndarray, spacing_dhw: Sequence
     cut = tuple(slice(box[2 * a], box[2 * a + 1]) for a in range(3))
     pair = [np.pad(m[cut], 1) for m in (predicted, truth)]  # a border, so that the box's edge is no surface
     masks = [torch.from_numpy(np.stack([~m, m])[None]) for m in pair]
-    return [float(compute_surface_dice(masks[0], masks[1], [t], spacing=list(spacing_dhw))[0, 0]) for t in tolerances_mm]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.5 warns about an argument that it passes to itself
+        return [float(compute_surface_dice(masks[0], masks[1], [t], spacing=list(spacing_dhw))[0, 0]) for t in tolerances_mm]
 
 
 def bootstrap_interval(values: Sequence[float], statistic: Callable[[np.ndarray], np.ndarray] | None = None) -> tuple[float, float]:

@@ -1,0 +1,46 @@
+"""Several processes under ``torchrun``, or one: everything that the loop needs to know about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[str]:
+    """Join the group that ``torchrun`` set up (none: nothing happens); yields the device of this process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield device
+        return
+    cuda = torch.device(device).type == "cuda"
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else device
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process; 0 writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def wrapped(module: nn.Module) -> nn.Module:
+    """The module with averaged gradients. A tile may leave a parameter unused (an empty text, a frozen part)."""
+    if not dist.is_initialized():
+        return module
+    return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
+
+
+def mean(value: Tensor) -> Tensor:
+    """Mean over the processes, so that all of them stop at the same step."""
+    if not dist.is_initialized():
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

@@ -1,0 +1,184 @@
+"""Fine-tune a checkpoint on a few cases: freeze what the paper freezes, keep the old structures, write a small adapter."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from RefSAM3DLib.checkpoint import Checkpoint, load_checkpoint, save_adapter
+from RefSAM3DLib.config import from_dict
+from RefSAM3DLib.errors import ConfigError, InputError
+from RefSAM3DLib.inference.preprocess import Frame
+from RefSAM3DLib.phantoms import STRUCTURES
+from RefSAM3DLib.text.tokenizer import PromptTokenizer
+
+from .cases import Case, load_cases, phantom_cases, preprocess
+from .config import DomainShare, TrainConfig
+from .export import INTENDED_USE
+from .loop import Trainer
+from .manifest import Manifest, ManifestCase
+from .new_structures import changes, check_names, choose_grid, extended, train_new_rows
+from .old_structures import structure_losses
+from .sampling import TileSampler
+from .setup_run import write_config
+from .trainable import PAPER_PARTS, TOKEN_TABLE, select, shares, shares_table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """One fine-tuning.
+
+    Attributes:
+        parts: what is trained, see ``trainable.PARTS``. grid: of new structures ("": chosen by modality and field of view).
+        synonyms: further wordings of new structures. replay: old sets ("folder:grid") that are trained along.
+        replay_share: share of the steps that go to replayed grids. phantoms: generated head-and-neck CTs to replay.
+        steps, batch_size, learning_rate, seed: as in training.
+    """
+
+    parts: tuple[str, ...] = PAPER_PARTS
+    grid: str = ""
+    synonyms: dict = field(default_factory=dict)
+    replay: tuple[str, ...] = ()
+    replay_limit: int = 20
+    replay_share: float = 0.3
+    phantoms: int = 6
+    steps: int = 400
+    batch_size: int = 2
+    learning_rate: float = 4e-4
+    foreground_weight: float = 10.0
+    seed: int = 0
+    bf16: bool = False
+    report_steps: int = 50
+
+    @classmethod
+    def load(cls, path: Path | None) -> FinetuneConfig:
+        """From TOML; the defaults without a file."""
+        import tomllib
+
+        if path is None:
+            return cls()
+        try:
+            return from_dict(cls, tomllib.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise ConfigError(f"The fine-tuning configuration '{path}' does not exist; leave --config out for the defaults.") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"The fine-tuning configuration '{path}' is no valid TOML: {error}.") from error
+
+
+def finetune(
+    base_file: Path, manifest_path: Path, output: Path, config: FinetuneConfig, data: Path, run: Path | None = None, limit: int | None = None,
+    device: str = "cpu", overwrite: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Train on the manifest's training cases and write the adapter; returns its card.
+
+    Raises:
+        InputError: no usable case. ConfigError: a label that the base reads as another structure.
+    """
+    base = load_checkpoint(base_file)
+    manifest = Manifest.read(manifest_path if manifest_path.is_dir() else manifest_path.parent)
+    listed = manifest.cases["training"][: limit or None]
+    if not listed:
+        raise InputError(f"'{manifest.folder}' has no training case; accept some reviewed cases first.")
+    names = sorted({n for case in listed for n in case.known.values()})
+    check_names(names, base)
+    new = [n for n in names if n not in base.vocabulary.names]
+    cases, target = _read(base, listed, new, config)
+    run = run or Path(tempfile.mkdtemp(prefix="refsam3d-finetune-"))
+    run.mkdir(parents=True, exist_ok=True)
+    grids = {c.grid for c in cases}
+    replay = _replay_cases(base, config, data, run / "cache")
+    trainer, trained = _trainer(base, target, cases + replay, grids, config, run, device)
+    old = [n for n in base.vocabulary.names if n not in names]
+    before = structure_losses(trainer.model, target, cases + replay, names + old, config.seed)
+    if trainer.resume():
+        logger.info("Continuing at step %d.", trainer.step)
+    trainer.run()
+    after = structure_losses(trainer.average, target, cases + replay, names + old, config.seed)
+    state = {k: v for k, v in trainer.average.state_dict().items() if k in trained}
+    card = {
+        "intended_use": INTENDED_USE, "cases": len(listed), "structures": names, "new_structures": new, "grids": sorted(grids),
+        "data": {"name": manifest.name, "licence": manifest.values.get("licence", ""), "citation": manifest.values.get("citation", "")},
+        "steps": trainer.step, "seconds": round(trainer.seconds, 1), "seed": config.seed, "parts": list(config.parts), "replay": list(config.replay),
+        "trained": shares(trainer.average.state_dict(), config.parts)["all trained"],
+        "loss_of_old_structures": {n: [before.get(n), after.get(n)] for n in old if n in before},
+        "loss_of_tuned_structures": {n: [before.get(n), after.get(n)] for n in names if n in before},
+    }  # fmt: skip
+    output.parent.mkdir(parents=True, exist_ok=True)
+    card["sha256"] = save_adapter(state, base.sha256, card, changes(base, target), output, overwrite)
+    card["bytes"] = output.stat().st_size
+    return card
+
+
+def _read(base: Checkpoint, listed: list[ManifestCase], new: list[str], config: FinetuneConfig) -> tuple[list[Case], Checkpoint]:
+    """Cases on their grids, and the base extended by what is new. A case with structures of two grids is read on both."""
+    volumes = [case.volume() for case in listed]
+    extents, modalities = [], []
+    for volume in volumes:
+        frame = Frame.of(volume.geometry, 1.0)
+        extents.append((float(frame.shape_dhw[0]), float(frame.shape_dhw[1]), float(frame.shape_dhw[2])))
+        assert volume.modality is not None
+        modalities.append(volume.modality.value)
+    target = base
+    if new:
+        grid = choose_grid(base.config, modalities, extents, config.grid)
+        target = extended(base, new, grid, config.synonyms)
+        logger.info("New: %s, on grid '%s' (%g mm).", ", ".join(new), grid.name, grid.spacing_mm)
+    cases = []
+    for case, volume in zip(listed, volumes, strict=True):
+        truth = case.truth(volume)
+        values = {name: value for value, name in case.known.items()}
+        for grid in target.config.grids:
+            mine = {values[n]: n for n in values if n in grid.structures}
+            if mine:
+                labels = sum(truth[n].astype("uint16") * v for v, n in mine.items())
+                cases.append(preprocess(case.name, volume, labels, mine, grid, target.config.intensity))
+    if not cases:
+        raise InputError(f"None of {', '.join(base.vocabulary.names)} is labelled in these cases; check the names in the manifest.")
+    return cases, target
+
+
+def _replay_cases(base: Checkpoint, config: FinetuneConfig, data: Path, cache: Path) -> list[Case]:
+    """Cases that show the old structures, so that they are not forgotten."""
+    cases: list[Case] = []
+    for entry in config.replay:
+        folder, grid = entry.split(":")
+        cases += load_cases(data / folder, "training", base.config, grid, cache, config.replay_limit)
+    painted = [g for g in base.config.grids if g.name == "head_neck" and set(g.structures) <= set(STRUCTURES)]
+    if config.phantoms and painted:
+        cases += phantom_cases(config.phantoms, base.config, "head_neck", cache)
+    return [dataclasses.replace(c, known={v: n for v, n in c.known.items() if n in base.vocabulary.names}) for c in cases]
+
+
+def _trainer(
+    base: Checkpoint, target: Checkpoint, cases: list[Case], grids: set[str], config: FinetuneConfig, run: Path, device: str
+) -> tuple[Trainer, set[str]]:
+    """A trainer from the base's weights with the chosen parts switched on."""
+    replayed = sorted({c.grid for c in cases} - grids)
+    own = (1 - config.replay_share if replayed else 1.0) / len(grids)
+    weights = {**dict.fromkeys(sorted(grids), own), **{g: config.replay_share / len(replayed) for g in replayed}}
+    shares_by_grid = tuple(DomainShare(g, fine=0.75 * w, coarse=0.25 * w) for g, w in weights.items())
+    train = TrainConfig(
+        name=f"{base.config.name}-adapter", model="", sets=(), shares=shares_by_grid, phantoms=config.phantoms, seed=config.seed, steps=config.steps,
+        batch_size=config.batch_size, learning_rate=config.learning_rate, foreground_weight=config.foreground_weight, ema=0.98, bf16=config.bf16,
+        report_steps=config.report_steps,
+    )  # fmt: skip
+    model = target.build()
+    trained = set(select(model, config.parts))
+    if target.tokens != base.tokens:
+        table = dict(model.named_parameters())[TOKEN_TABLE]
+        if "text_tower" not in config.parts:
+            train_new_rows(table, len(base.state[TOKEN_TABLE]))
+        trained.add(TOKEN_TABLE)
+    logger.info("Trained and stored:\n%s", shares_table(shares(model.state_dict(), config.parts)))
+    write_config(train, target.config, run)
+    torch.manual_seed(config.seed)
+    sampler = TileSampler(cases, train, target.config, target.vocabulary)
+    return Trainer(train, target.config, PromptTokenizer(target.tokens), sampler, run, device, initial=model.train()), trained
