@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from typing import Any
 
 from slicer.i18n import tr as _
 
+from .card_view import cardHtml
 from .parameters import RefSAM3DParameterNode
 from .pythonqt import connect
 from .runs import EngineInfo
@@ -41,32 +41,6 @@ def select(combo: Any, key: str) -> None:
     index = next((n for n in range(combo.count) if (combo.itemData(n) or "") == key), 0)
     combo.setCurrentIndex(index)
     combo.blockSignals(blocked)
-
-
-def cardHtml(card: dict[str, Any], info: EngineInfo | None = None) -> str:
-    """A model card for a person: structures with Dice and number of cases, licence, what it is not for."""
-    if not card:
-        return ""
-    lines = []
-    if info is not None and info.modelName:
-        lines.append(f"<b>{html.escape(info.modelName)}</b> ({html.escape(info.modelSha256[:12])})")
-    rows = ""
-    structures = card.get("structures") or []
-    entries = structures.items() if isinstance(structures, dict) else [(s.get("name", ""), s) if isinstance(s, dict) else (s, {}) for s in structures]
-    for name, numbers in entries:
-        numbers = numbers if isinstance(numbers, dict) else {}
-        dice, count = numbers.get("dice"), numbers.get("n")
-        shown = f"{dice:.2f}" if isinstance(dice, int | float) else "&ndash;"
-        rows += f"<tr><td>{html.escape(str(name))}</td><td>{shown}</td><td>{count if count is not None else '&ndash;'}</td></tr>"
-    if rows:
-        lines.append(f"<table><tr><th align='left'>{_('Structure')}</th><th>Dice</th><th>{_('cases')}</th></tr>{rows}</table>")
-    for key in ("modalities", "licence", "license", "intended_use"):
-        value = card.get(key)
-        if value:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            lines.append(f"{html.escape(key.replace('_', ' '))}: {html.escape(text)}")
-    lines.append(f"<b>{_('Not for diagnosis.')}</b>")
-    return "<br>".join(lines)
 
 
 class AdvancedSection:

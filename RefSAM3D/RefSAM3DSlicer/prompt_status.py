@@ -32,7 +32,8 @@ class PromptReading:
             links = " &middot; ".join(f'<a href="{html.escape(s, quote=True)}">{html.escape(s)}</a>' for s in self.suggestions[:3])
             lead = _("close to") + " " if self.status is PromptStatus.CLOSE else _("unknown") + (" &ndash; " if links else "")
             text = lead + links
-        note = f' <span style="color:gray">({html.escape(self.note)})</span>' if self.note else ""
+        known = self.status is PromptStatus.KNOWN  # else the links say it; the sentence is in the tool tip
+        note = f' <span style="color:gray">({html.escape(self.note)})</span>' if self.note and known else ""
         return f'<span style="color:{_COLOURS[self.status]}">{text}</span>{note}'
 
 

@@ -41,7 +41,7 @@ def slow(step="0.1"):
     session.workerEnvironment["FAKE_STEP_S"] = step
 
 
-def spin(until, timeout=30):
+def spin(until, timeout=120):
     end = time.monotonic() + timeout
     while not until() and time.monotonic() < end:
         application.processEvents()

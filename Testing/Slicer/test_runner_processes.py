@@ -82,7 +82,7 @@ def start(runner, source, *prompts, choice=CHOICE, options=OPTIONS):
     return run
 
 
-def finish(runner, run, timeout=30.0):
+def finish(runner, run, timeout=120.0):
     runner.wait(run, timeout=timeout)
     assert run.isOver, f"still {run.state} after {timeout} s"
     return run

@@ -65,7 +65,7 @@ def test_all_frames_by_choice_and_the_shown_frame_comes_back(series):
     browser, proxy = series
     seen, ends = [], []
     task = sequences.AllFrames(RefSAM3DLogic(), proxy, ["mandible"], onProgress=lambda t: seen.append(t.fraction), onEnd=ends.append)
-    gui.spin(lambda: task.isOver, timeout=60)
+    gui.spin(lambda: task.isOver, timeout=400)
     assert task.state is TaskState.DONE, task.failure
     assert ends == [task]
     assert seen == sorted(seen)

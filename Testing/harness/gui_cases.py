@@ -29,7 +29,7 @@ def useFakeEngine(**variables):
     session.workerEnvironment.update({"PYTHONPATH": os.pathsep.join([session.root(), HARNESS]), "OMP_NUM_THREADS": "1", **variables})
 
 
-def spin(until=lambda: False, timeout=20.0, fail=True):
+def spin(until=lambda: False, timeout=120.0, fail=True):
     """Let the event loop run until something is true."""
     end = time.monotonic() + timeout
     while not until() and time.monotonic() < end:
