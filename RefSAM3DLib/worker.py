@@ -173,7 +173,7 @@ class Worker:
             raise RuntimeError("Segment before Load")
         started = time.monotonic()
         image = self._image(request)
-        self._send(protocol.Progress(request.id, 0.0, "received"))
+        self._send(protocol.Progress(request.id, 0.0, "reading the image"))
         results = self._engine.segment(
             image,
             [str(p) for p in request.prompts],
