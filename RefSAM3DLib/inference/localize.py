@@ -56,10 +56,11 @@ def transfer_box(box: Box, source: GridEmbedding, target: GridEmbedding, padding
         ratio = source.frame.spacing_mm / target.frame.spacing_mm
         shift = (target.frame.shape_dhw[axis] - 1) / 2 - (source.frame.shape_dhw[axis] - 1) / 2 * ratio
         pad = padding_mm / target.frame.spacing_mm
-        low = (box[2 * axis] - 0.5 + source.origin[axis]) * ratio + shift - pad - target.origin[axis]
-        high = (box[2 * axis + 1] - 0.5 + source.origin[axis]) * ratio + shift + pad - target.origin[axis]
+        # Borders of voxels lie half a voxel from their centres: the box of a mirror image must be the mirror image of the box.
+        low = (box[2 * axis] - 0.5 + source.origin[axis]) * ratio + shift - pad - target.origin[axis] + 0.5
+        high = (box[2 * axis + 1] - 0.5 + source.origin[axis]) * ratio + shift + pad - target.origin[axis] + 0.5
         limit = target.values.shape[axis]
-        out += [max(0, min(limit - 1, math.floor(low))), max(1, min(limit, math.ceil(high)))]
+        out += [max(0, min(limit - 1, math.floor(low + 1e-6))), max(1, min(limit, math.ceil(high - 1e-6)))]
     return out[0], out[1], out[2], out[3], out[4], out[5]
 
 

@@ -22,6 +22,8 @@ Box = tuple[int, int, int, int, int, int]
 
 #: A grid tilted less than this is read along its own axes: training rotates by up to 0.2 rad (11.5 degrees).
 TILT_LIMIT_DEG = 12.0
+#: Logit of native voxels that no working voxel reaches.
+OUTSIDE_LOGIT = -30.0
 #: Voxels that decide percentiles; a strided subset of this size is within 0.1 percentile of all.
 PERCENTILE_SAMPLES = 2_000_000
 
@@ -175,7 +177,8 @@ def _sample_back(maps: Tensor, frame: Frame, box: Box, target: Box) -> Tensor:
     matrix = np.linalg.inv(frame.to_native)
     matrix[:3, 3] += matrix[:3, :3] @ np.array([target[4], target[2], target[0]]) - np.array([box[4], box[2], box[0]])
     shape = (target[1] - target[0], target[3] - target[2], target[5] - target[4])
-    return _affine_sample(maps.float(), shape, matrix, None).to(maps.dtype)
+    # A turned box does not fill the native box around it: beyond its border nothing was outlined.
+    return _affine_sample(maps.float(), shape, matrix, OUTSIDE_LOGIT).to(maps.dtype)
 
 
 def _affine_sample(source: Tensor, shape_dhw: tuple[int, int, int], to_source: np.ndarray, fill: float | None) -> Tensor:
@@ -200,7 +203,8 @@ def intensity_windows(volume: Volume, modality: Modality, config: IntensityConfi
     if modality is Modality.CT:
         return [(float(lo), float(hi)) for lo, hi in config.ct_windows_hu]
     levels = config.mr_percentiles if modality is Modality.MR else config.pet_percentiles
-    view = volume.array
+    # In working orientation, so that a stride meets the same voxels however the file stores them.
+    view = reorient(volume.array, *volume.geometry.to_working_orientation())
     step = max(1, math.ceil((view.size / PERCENTILE_SAMPLES) ** (1 / 3)))
     flat = np.sort(np.asarray(view[::step, ::step, ::step], dtype=np.float64).ravel())
     windows = []

@@ -55,7 +55,7 @@ def axis_starts(length: int, tile: int, patch: int) -> list[int]:
         return [0]
     overlap = min(OVERLAP, tile // 2)
     count = -(-(length - tile) // (tile - overlap)) + 1
-    return [round(i * (length - tile) / (count - 1) / patch) * patch for i in range(count)]
+    return sorted({round(i * (length - tile) / (count - 1) / patch) * patch for i in range(count)})  # a tile of one patch: steps round together
 
 
 def pad_to(values: Tensor, layout: Layout, fill: float = -1.0) -> Tensor:
