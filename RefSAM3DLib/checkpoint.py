@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .atomic import write_aside
 from .config import ModelConfig
-from .errors import CheckpointError
+from .errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,8 +116,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             sha256=file_sha256(Path(path)),
             path=str(path),
         )
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"The header of '{path}' is damaged ({error}); get the file again.") from error
+    except (KeyError, ValueError, TypeError, AttributeError, ConfigError) as error:
+        raise CheckpointError(f"The header of '{path}' is damaged ({_reason(error)}); get the file again.") from error
 
 
 def save_adapter(
@@ -158,19 +158,32 @@ def apply_adapter(base: Checkpoint, path: Path | str) -> Checkpoint:
             f"('{base.path}'); load it with its own base."
         )
     unknown = sorted(set(tensors) - set(base.state))
-    extra = json.loads(header.get("extra", "{}"))
     if unknown:
         raise CheckpointError(f"The adapter '{path}' has {len(unknown)} parameters that its base lacks, first '{unknown[0]}'; get the file again.")
-    changes: dict[str, Any] = {"state": {**base.state, **tensors}, "card": {**base.card, "adapter": json.loads(header["card"])}}
-    if "vocabulary" in extra:
-        changes["vocabulary"] = Vocabulary.from_json(extra["vocabulary"])
-    if "config" in extra:
-        changes["config"] = ModelConfig.from_dict(extra["config"])
-    if "tokens" in extra:
-        changes["tokens"] = tuple(extra["tokens"])
-    if "calibration" in extra:
-        changes["calibration"] = {k: Calibration(**v) for k, v in extra["calibration"].items()}
+    for name, value in tensors.items():
+        if value.shape != base.state[name].shape:
+            raise CheckpointError(
+                f"In the adapter '{path}', '{name}' has shape {tuple(value.shape)}, its base has {tuple(base.state[name].shape)}; get the file again."
+            )
+    changes: dict[str, Any] = {"state": {**base.state, **tensors}}
+    try:
+        extra = json.loads(header.get("extra", "{}"))
+        changes["card"] = {**base.card, "adapter": json.loads(header["card"])}
+        if "vocabulary" in extra:
+            changes["vocabulary"] = Vocabulary.from_json(extra["vocabulary"])
+        if "config" in extra:
+            changes["config"] = ModelConfig.from_dict(extra["config"])
+        if "tokens" in extra:
+            changes["tokens"] = tuple(extra["tokens"])
+        if "calibration" in extra:
+            changes["calibration"] = {k: Calibration(**v) for k, v in extra["calibration"].items()}
+    except (KeyError, ValueError, TypeError, AttributeError, ConfigError) as error:
+        raise CheckpointError(f"The header of '{path}' is damaged ({_reason(error)}); get the file again.") from error
     return dataclasses.replace(base, **changes)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def read_card(path: Path | str) -> dict[str, Any]:

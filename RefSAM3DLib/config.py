@@ -129,8 +129,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         patch = self.image.patch_size
-        if patch < 2 or patch & (patch - 1):
-            raise ConfigError(f"Patch size {patch} is not a power of two; use 4, 8 or 16.")
+        if patch < 4 or patch & (patch - 1):  # the pixel path ends at stride 2 and needs at least one step
+            raise ConfigError(f"Patch size {patch} is no power of two from 4 on; use 4, 8 or 16.")
         for grid in self.grids:
             for tile in (grid.tile_dhw, grid.coarse_tile_dhw):
                 if any(n % patch for n in tile):
@@ -171,7 +171,11 @@ class ModelConfig:
     @classmethod
     def load(cls, path: Path) -> ModelConfig:
         """From a JSON file of ``Resources/Configs``."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"'{path}' is no readable JSON file ({error}); check it, or take a configuration of Resources/Configs.") from error
+        return cls.from_dict(values)
 
 
 def from_dict(cls: type[T], values: Any, where: str = "") -> T:
