@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     card = {
         "name": config.name,
         "limits": "untrained adapters: not usable before training",
-        "sources": [{"file": args.sam.name, "sha256": file_sha256(args.sam)}, *([{"file": str(args.text)}] if args.text else [])],
+        "sources": [{"file": args.sam.name, "sha256": file_sha256(args.sam)}, *([{"file": Path(args.text).name}] if args.text else [])],
         "inflated": [{"title": report.title, **report.counts()} for report in reports],
         "version": __version__,
     }
