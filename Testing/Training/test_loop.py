@@ -1,0 +1,107 @@
+"""The loop: resumable to the step, the same on several processes, and stopped by a loss that is no number."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from refsam3d_training.curves import read_curve, write_curves
+from refsam3d_training.loop import NonFiniteLossError
+from refsam3d_training.setup_run import make_trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def states_equal(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_interrupted_run_equals_uninterrupted_run(tiny_data, tiny_run, make_tiny_config, tmp_path):
+    for until in (3, 4, None):
+        trainer = make_trainer(make_tiny_config(), tiny_data, tmp_path / "run")
+        trainer.resume()
+        trainer.run(until)
+    whole = torch.load(tiny_run / "state.pt", weights_only=True)
+    pieces = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert states_equal(whole["model"], pieces["model"])
+    assert states_equal(whole["average"], pieces["average"])
+    assert [(r["step"], r["loss"], r["lr"]) for r in read_curve(tiny_run)] == [(r["step"], r["loss"], r["lr"]) for r in read_curve(tmp_path / "run")]
+
+
+def test_non_finite_loss_stops_with_the_batch_named_and_keeps_the_last_checkpoint(tiny_data, make_tiny_config, tmp_path, monkeypatch):
+    trainer = make_trainer(make_tiny_config(), tiny_data, tmp_path / "run")
+    trainer.run(2)
+    kept = (tmp_path / "run" / "state.pt").read_bytes()
+    draw = trainer.sampler.batch
+
+    def broken(step, rank=0):
+        tiles = draw(step, rank)
+        if step == 3:
+            tiles[0].volume[0, 0, 0, 0] = float("nan")
+        return tiles
+
+    monkeypatch.setattr(trainer.sampler, "batch", broken)
+    with pytest.raises(NonFiniteLossError, match=r"step 3 on a 'head_neck' batch asking \[\["):
+        trainer.run()
+    assert (tmp_path / "run" / "state.pt").read_bytes() == kept
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+def test_two_processes_equal_one_with_the_double_batch(tiny_data, make_tiny_config, tmp_path):
+    """Losses and weights after two steps, gloo on the CPU."""
+    one = make_trainer(make_tiny_config(), tiny_data, tmp_path / "one")
+    draw = one.sampler.batch
+    one.sampler.batch = lambda step, rank=0: [*draw(step, 0), *draw(step, 1)]
+    losses = [one.train_step() for _ in range(2)]
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from refsam3d_training import distributed\n"
+        "from refsam3d_training.config import TrainConfig, from_dict\n"
+        "from refsam3d_training.setup_run import make_trainer\n"
+        "torch.set_num_threads(1)\n"
+        "data, run, config = Path(sys.argv[1]), Path(sys.argv[2]), from_dict(TrainConfig, json.loads(sys.argv[3]))\n"
+        "with distributed.process_group('cpu') as device:\n"
+        "    trainer = make_trainer(config, data, run, device)\n"
+        "    losses = [trainer.train_step() for _ in range(2)]\n"
+        "    trainer.save()\n"
+        "    if distributed.rank() == 0:\n"
+        "        (run / 'losses.json').write_text(json.dumps(losses))\n"
+    )
+    import dataclasses
+
+    config = json.dumps(dataclasses.asdict(make_tiny_config()))
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'training'}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), str(tiny_data), str(tmp_path / "two"), config]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "two" / "losses.json").read_text()) == pytest.approx(losses, rel=1e-4)
+    state = torch.load(tmp_path / "two" / "state.pt", weights_only=True)["model"]
+    # AdamW divides by the gradient's size: where that is rounding noise the step's sign may differ, so a bound of one step.
+    for name, value in one.model.state_dict().items():
+        torch.testing.assert_close(state[name], value, rtol=1e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_half_precision_is_a_switch_that_keeps_the_loss_close(tiny_data, make_tiny_config, tmp_path, monkeypatch):
+    import refsam3d_training.loop as loop
+
+    monkeypatch.setattr(loop, "has_bf16", lambda device: True)
+    exact = make_trainer(make_tiny_config(), tiny_data, tmp_path / "exact")
+    half = make_trainer(make_tiny_config(bf16=True), tiny_data, tmp_path / "half")
+    tiles = exact.sampler.batch(0)
+    assert half.batch_loss(tiles).item() == pytest.approx(exact.batch_loss(tiles).item(), rel=0.05)
+    half.train_step()
+    assert next(half.model.parameters()).dtype == torch.float32
+
+
+def test_curves_count_steps_that_were_taken_again_once_and_are_drawn(tmp_path):
+    rows = [{"step": s, "loss": v, "lr": 1e-3, "seconds": s} for s, v in ((50, 3.0), (100, 2.0), (150, 9.0), (100, 2.5), (150, 1.0))]
+    (tmp_path / "curve.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 20')
+    assert [(r["step"], r["loss"]) for r in read_curve(tmp_path)] == [(50, 3.0), (100, 2.5), (150, 1.0)]
+    assert write_curves(tmp_path).read_bytes()[:4] == b"\x89PNG"
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))

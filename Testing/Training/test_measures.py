@@ -1,0 +1,67 @@
+"""Scores against answers that are known beforehand."""
+
+import numpy as np
+import pytest
+from refsam3d_training.evaluation.calibrate import fit_presence
+from refsam3d_training.evaluation.measures import auroc, bootstrap_interval, dice, reliability, surface_dice
+
+
+def ball(shape, centre, radius):
+    axes = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
+    return sum((a - c) ** 2 for a, c in zip(axes, centre, strict=True)) <= radius**2
+
+
+def test_dice_of_equal_disjoint_and_empty_masks():
+    a, b = ball((20, 20, 20), (6, 6, 6), 3), ball((20, 20, 20), (14, 14, 14), 3)
+    assert (dice(a, a), dice(a, b), dice(a & b, a & b)) == (1.0, 0.0, 1.0)
+
+
+def test_surface_dice_counts_a_shift_of_one_slice_in_millimetres():
+    mask = np.zeros((16, 16, 16), bool)
+    mask[4:10, 4:10, 4:10] = True
+    moved = np.roll(mask, 1, axis=0)
+    assert surface_dice(moved, mask, (3.0, 1.0, 1.0), (2.0, 5.0))[1] == 1.0
+    assert surface_dice(moved, mask, (3.0, 1.0, 1.0), (2.0,))[0] < 0.9
+    assert surface_dice(np.zeros_like(mask), mask, (1, 1, 1), (2.0, 5.0)) == [0.0, 0.0]
+
+
+def test_surface_dice_does_not_take_the_border_of_its_box_for_open_space():
+    mask = np.ones((6, 6, 6), bool)
+    smaller = mask.copy()
+    smaller[0] = False
+    assert surface_dice(smaller, mask, (10.0, 10.0, 10.0), (1.0,))[0] < 1.0
+
+
+def test_bootstrap_is_seeded_and_holds_the_mean():
+    values = np.random.default_rng(3).normal(0.8, 0.05, 30)
+    low, high = bootstrap_interval(values)
+    assert (low, high) == bootstrap_interval(values)
+    assert low < values.mean() < high
+    assert bootstrap_interval([0.5, 0.5]) == (0.5, 0.5)
+
+
+def test_auroc_counts_pairs_and_ties_half():
+    assert auroc([0.9, 0.8], [0.1, 0.2]) == 1.0
+    assert auroc([0.5], [0.5, 0.1]) == 0.75
+
+
+def test_reliability_of_a_calibrated_and_of_an_overconfident_forecast():
+    happened = np.arange(100) < 80
+    assert reliability(np.full(100, 0.8), happened)[0] == pytest.approx(0.0, abs=1e-9)
+    assert reliability(np.full(100, 0.99), happened)[0] == pytest.approx(0.19)
+
+
+def test_presence_fit_finds_the_line_that_made_the_data_and_stays_finite_when_separable():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, 4000)
+    present = rng.random(4000) < 1 / (1 + np.exp(-(0.6 * logits - 0.8)))
+    scale, bias = fit_presence(logits, present)
+    assert scale == pytest.approx(0.6, abs=0.06)
+    assert bias == pytest.approx(-0.8, abs=0.12)
+    scale, bias = fit_presence(np.array([-2.0, -1.5, 1.5, 2.0]), np.array([False, False, True, True]))
+    assert np.isfinite([scale, bias]).all()
+    assert 0.5 < scale < 10
+
+
+def test_presence_fit_never_turns_the_order_round():
+    assert fit_presence(np.array([-2.0, -1.0, 1.0, 2.0] * 5), np.array([True, True, False, False] * 5))[0] > 0
