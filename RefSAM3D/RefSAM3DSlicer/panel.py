@@ -20,6 +20,7 @@ from .models_section import ModelsSection
 from .parameters import RefSAM3DParameterNode
 from .pythonqt import connect
 from .results_table import ResultsTable
+from .review.review_section import ReviewSection
 from .runs import EngineChoice
 from .task import SegmentTask, TaskState
 from .volume_bridge import checkVolume
@@ -53,6 +54,7 @@ class Panel:
         self.results = ResultsTable(ui.resultsTable)
         self.advanced = AdvancedSection(ui, self.updateButton)
         self.models = ModelsSection(ui, self.messages, self._onModel)
+        self.review = ReviewSection(ui.reviewCollapsibleButton, self.messages, lambda: self.parameters)
         connect(ui.segmentButton, "clicked()", self.onSegmentOrCancel)
         connect(ui.releaseButton, "clicked()", self.onRelease)
         connect(ui.diagnosticsButton, "clicked()", lambda: diagnostics.makeReport(ui.diagnosticsTextEdit.setPlainText))
@@ -82,6 +84,7 @@ class Panel:
 
     def cleanup(self) -> None:
         """The widget goes away or Slicer quits."""
+        self.review.cleanup()
         self.setParameterNode(None)
         if self._showError in pythonqt.errorDisplay:
             pythonqt.errorDisplay.remove(self._showError)

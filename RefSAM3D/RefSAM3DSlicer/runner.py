@@ -96,6 +96,7 @@ class EngineRunner:
         self._sent = False
         self._deadline = 0.0
         self.lastUsed = time.monotonic()
+        self._polling = False
         self._reports: dict[int, tuple[Callable[[dict[str, Any] | None], None], Callable[[float], None] | None]] = {}
 
     # ---- what the application asks for
@@ -209,7 +210,16 @@ class EngineRunner:
     # ---- the timer's tick
 
     def poll(self) -> None:
-        """One tick: read messages, copy a little, watch the clock. Never waits."""
+        """One tick: read messages, copy a little, watch the clock. Never waits; a callback that processes events does not re-enter it."""
+        if self._polling:
+            return
+        self._polling = True
+        try:
+            self._tick()
+        finally:
+            self._polling = False
+
+    def _tick(self) -> None:
         worker = self._worker
         if worker is not None:
             for message in worker.messages():

@@ -73,6 +73,7 @@ class SegmentTask:
         self.volumeID = volumeNode.GetID()
         self._runner, self._onProgress, self._onEnd = runner, onProgress, onEnd
         self._writing: Iterator[float] | None = None
+        self._stepping = False
         self._timer = TickTimer(self.tick)
         source = VolumeSource(volumeNode, modality)
         nodes = [slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in (self.volumeID, *sink.watchedNodeIDs()) if nodeID]
@@ -161,10 +162,20 @@ class SegmentTask:
         self._finish(TaskState.FAILED if run.state is RunState.FAILED else TaskState.CANCELLED)
 
     def tick(self) -> None:
-        """One step of writing."""
+        """One step of writing; a callback that processes events does not re-enter it."""
         if self._writing is None or self.isOver:
             self._timer.stop()
             return
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            self._step()
+        finally:
+            self._stepping = False
+
+    def _step(self) -> None:
+        assert self._writing is not None
         try:
             fraction = next(self._writing, None)
         except RefSAM3DError as error:

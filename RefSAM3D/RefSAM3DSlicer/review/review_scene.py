@@ -6,42 +6,16 @@ from typing import Any
 
 import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from RefSAM3DLib.errors import InputError
-from RefSAM3DLib.geometry import Geometry
 from RefSAM3DLib.places import box_of
 
 from ..segmentation_writer import SegmentationWriter, createSegmentation, describe, writeProbability
-from ..volume_bridge import ijkToWorld, shapeOf
+from .scene_arrays import addVolumeNode, segmentArray
 
 #: Opacity of the probability over the image.
 PROBABILITY_OPACITY = 0.4
-
-
-def geometryOf(volumeNode: Any) -> Geometry:
-    """The volume's grid in the world, parent transforms included."""
-    return Geometry(shapeOf(volumeNode), ijkToWorld(volumeNode))
-
-
-def isOnGrid(volumeNode: Any, geometry: Geometry) -> bool:
-    """True if the volume's voxels are those of a mask: to a hundredth of a voxel, since some formats store coarse numbers."""
-    if volumeNode is None or volumeNode.GetImageData() is None or shapeOf(volumeNode) != tuple(geometry.shape_dhw):
-        return False
-    k, j, i = geometry.shape_dhw
-    corners = np.array([[x, y, z, 1.0] for x in (0, i) for y in (0, j) for z in (0, k)]).T
-    apart = (ijkToWorld(volumeNode) - geometry.ijk_to_ras) @ corners
-    return bool(np.abs(apart).max() < 0.01 * min(geometry.spacing_xyz_mm))
-
-
-def addVolumeNode(array: np.ndarray, geometry: Geometry, name: str) -> Any:
-    """A volume node of an array (k, j, i)."""
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.asarray(geometry.ijk_to_ras, float)))
-    slicer.util.updateVolumeFromArray(node, array)
-    node.CreateDefaultDisplayNodes()
-    return node
 
 
 def jumpTo(point: tuple[float, float, float] | None) -> bool:
@@ -52,26 +26,6 @@ def jumpTo(point: tuple[float, float, float] | None) -> bool:
     return True
 
 
-def segmentArray(segmentationNode: Any, segmentID: str, volumeNode: Any) -> np.ndarray:
-    """Bool voxels of a segment on the volume's grid.
-
-    Raises:
-        InputError: the segment was removed.
-    """
-    segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
-    if segment is None:
-        raise InputError(_("The segment under review was removed; choose the item again."))
-    if isEmpty(segment):
-        return np.zeros(shapeOf(volumeNode), bool)
-    return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, segmentID, volumeNode) != 0
-
-
-def isEmpty(segment: Any) -> bool:
-    """True without a labelmap or with one that has no extent."""
-    image = segment.GetRepresentation("Binary labelmap")
-    return image is None or image.IsEmpty() or image.GetPointData().GetScalars() is None
-
-
 class ReviewScene:
     """The nodes of one item at a time. Those that this class loaded go with it; the user's own stay."""
 
@@ -80,7 +34,8 @@ class ReviewScene:
         self._case = ""
         self._loadedID = self._volumeID = self._segmentationID = self._probabilityID = ""
         self.segmentID = ""
-        self._stamp = 0
+        self._stamp = (0, 0)
+        self._retired: list[str] = []  # nodes of the item before, until the next one is shown
         self.started: np.ndarray | None = None
 
     # ---- nodes
@@ -112,20 +67,25 @@ class ReviewScene:
         """
         if case == self._case and self.volumeNode is not None:
             return self.volumeNode
-        self.clear()
-        node = slicer.mrmlScene.GetNodeByID(self._volumes.get(case, "")) if self._volumes.get(case) else None
+        known = self._volumes.get(case)
+        node = slicer.mrmlScene.GetNodeByID(known) if known else None
+        loadedID = ""
         if node is None:
             volume = session.volume(item)
             node = addVolumeNode(volume.array, volume.geometry, item.name or case)
-            self._loadedID = node.GetID()
-        self._case, self._volumeID = case, node.GetID()
-        slicer.util.setSliceViewerLayers(background=node, foreground=None, fit=True)
+            loadedID = node.GetID()
+        self._takeVolume(case, node, loadedID)
         return node
 
     def adoptVolume(self, case: str, volumeNode: Any) -> None:
         """Show the item over a volume that the user loaded, since the recorded one is gone."""
-        self.clear()
-        self._case, self._volumeID = case, volumeNode.GetID()
+        self._takeVolume(case, volumeNode, "")
+
+    def _takeVolume(self, case: str, node: Any, loadedID: str) -> None:
+        if self._loadedID:
+            self._retired.append(self._loadedID)
+        self._case, self._volumeID, self._loadedID = case, node.GetID(), loadedID
+        slicer.util.setSliceViewerLayers(background=node, foreground=None, fit=True)
 
     def showMask(self, item: Any, mask: np.ndarray) -> None:
         """The mask as the one segment of a new segmentation: the undo steps of the last item's cannot reach this one."""
@@ -143,6 +103,7 @@ class ReviewScene:
         self._turnEditorsTo(node, before)
         if before is not None:
             slicer.mrmlScene.RemoveNode(before)
+        self._removeRetired()
         self.started = mask
         self._stamp = self._stampNow()
 
@@ -176,6 +137,7 @@ class ReviewScene:
         if self.segmentationNode is not None:
             slicer.mrmlScene.RemoveNode(self.segmentationNode)
         self.forgetItem()
+        self._removeRetired()
 
     def forgetItem(self) -> None:
         """Leave the mask's node in the scene, as the user's own from now on."""
@@ -184,16 +146,24 @@ class ReviewScene:
 
     def clear(self) -> None:
         """Take away all that this class brought."""
+        if self._loadedID:
+            self._retired.append(self._loadedID)
         self.clearItem()
-        if self._loadedID and slicer.mrmlScene.GetNodeByID(self._loadedID) is not None:
-            slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(self._loadedID))
         self._case = self._loadedID = self._volumeID = ""
 
     def sceneClosed(self) -> None:
         """All nodes are going; node IDs are given out again later."""
         self._volumes.clear()
+        self._retired.clear()
         self.forgetItem()
         self._case = self._loadedID = self._volumeID = self._probabilityID = ""
+
+    def _removeRetired(self) -> None:
+        for nodeID in self._retired:
+            node = slicer.mrmlScene.GetNodeByID(nodeID)
+            if node is not None:
+                slicer.mrmlScene.RemoveNode(node)
+        self._retired.clear()
 
     # ---- the edit
 
@@ -248,72 +218,3 @@ class ReviewScene:
         editor.SetAndObserveSegmentationNode(self.segmentationNode)
         editor.SetAndObserveSourceVolumeNode(self.volumeNode)
         editor.SetSelectedSegmentID(self.segmentID)
-
-
-def readProbability(path: Any) -> np.ndarray:
-    """(k, j, i), 0 to 1, of a batch's probability volume."""
-    from RefSAM3DLib.image_files import read_image_file
-
-    return read_image_file(path)[0]
-
-
-def exportCurrent(volumeNode: Any, segmentationNode: Any, folder: Any) -> tuple[Any, Any]:
-    """Image and segmentation of the scene as files, both in the world's frame: a segmentation under its image's transform stays on it.
-
-    Raises:
-        InputError: the segmentation has no voxels on the image's grid.
-    """
-    from RefSAM3DLib.segmentation_io import write_segmentation
-    from RefSAM3DLib.types import PromptResult, Verdict, Volume
-
-    geometry, results, tags = geometryOf(volumeNode), [], {}
-    segmentation = segmentationNode.GetSegmentation()
-    for index in range(segmentation.GetNumberOfSegments()):
-        segmentID, segment = segmentation.GetNthSegmentID(index), segmentation.GetNthSegment(index)
-        mask = segmentArray(segmentationNode, segmentID, volumeNode)
-        if not mask.any():
-            continue
-        tags = {key: _tag(segment, f"RefSAM3D.{key}") for key in ("Prompt", "Verdict", "Presence", "Confidence", "Model", "ModelSHA256")}
-        verdict = tags["Verdict"].lower()
-        results.append(
-            PromptResult(
-                prompt=tags["Prompt"] or segment.GetName(),
-                resolved=segment.GetName(),
-                verdict=Verdict(verdict) if verdict in ("present", "uncertain") else Verdict.PRESENT,
-                presence=_number(tags["Presence"]),
-                confidence=_number(tags["Confidence"]),
-                mask=mask,
-                volume_ml=float(mask.sum()) * geometry.voxel_volume_ml,
-                box=box_of(mask),
-                elapsed_s=0.0,
-                colour=tuple(round(255 * part) for part in segment.GetColor()),
-            )
-        )
-    if not results:
-        raise InputError(_("The segmentation '{name}' has nothing inside the image; choose another one.").format(name=segmentationNode.GetName()))
-    folder.mkdir(parents=True, exist_ok=True)
-    image, path = folder / "image.nrrd", folder / "segmentation.seg.nrrd"
-    clone = slicer.vtkMRMLScalarVolumeNode()
-    clone.SetAndObserveImageData(volumeNode.GetImageData())
-    clone.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.asarray(geometry.ijk_to_ras, float)))
-    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    storage.SetFileName(str(image))
-    storage.SetUseCompression(True)
-    if not storage.WriteData(clone):
-        raise InputError(_("The image could not be written to '{path}'; choose another folder.").format(path=image))
-    volume = Volume(slicer.util.arrayFromVolume(volumeNode), geometry, source=volumeNode.GetName())
-    info = {"name": tags.get("Model", ""), "sha256": tags.get("ModelSHA256", ""), "device": "", "version": ""}
-    write_segmentation(path, results, volume, info, overwrite=True)
-    return image, path
-
-
-def _tag(segment: Any, name: str) -> str:
-    value = vtk.reference("")
-    return str(value) if segment.GetTag(name, value) else ""
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
