@@ -70,7 +70,8 @@ class VolumeEmbedding:
             if self.windows is None:
                 self.windows = intensity_windows(self.volume, self.modality, engine.checkpoint.config.intensity)
             if coarse:
-                grid = bounded_look(grid, self.volume.geometry.extent_xyz_mm)
+                geometry = self.volume.geometry
+                grid = bounded_look(grid, geometry.permuted(*geometry.to_working_orientation()).extent_xyz_mm)
             self.grids[key] = (
                 self.grid(grid, coarse).mirror()
                 if mirrored
@@ -117,7 +118,7 @@ class RefSAM3DEngine:
         self.cache_limit = cache_bytes
         self._embeddings: OrderedDict[str, VolumeEmbedding] = OrderedDict()
         self._texts: dict[str, PromptFeatures] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @classmethod
     def from_default(cls, device: str = "auto", adapter: str | Path | None = None) -> RefSAM3DEngine:
@@ -200,13 +201,18 @@ class RefSAM3DEngine:
         Raises:
             InputError: nothing to read. Cancelled: asked to stop.
         """
-        embedding = self._embedding(volume)
+        with self._lock:
+            return self._look_at(self._embedding(volume), progress, cancel)
+
+    def _look_at(self, embedding: VolumeEmbedding, progress: Progress | None, cancel: Cancel | None) -> VolumeEmbedding:
         candidates = [g for g in self.checkpoint.config.grids if embedding.modality.value in g.modalities] or list(self.checkpoint.config.grids)
         extents = {g.name: embedding.whole_view(g).extent_mm for g in candidates}
         grid = best_grid_of(candidates, self, embedding, extents)
-        with self._lock:
-            views = embedding.views(grid, coarse=not embedding.is_direct(grid))
-            self._encode([(view, None) for view in views], progress, cancel, 0.0, 1.0, "reading the image")
+        views = embedding.views(grid, coarse=not embedding.is_direct(grid))
+        self._encode([(view, None) for view in views], progress, cancel, 0.0, 1.0, "reading the image")
+        if progress is not None:
+            progress(1.0, "reading the image")  # also where nothing was missing
+        self._forget_beyond_limit(embedding)
         return embedding
 
     def segment(
@@ -230,21 +236,29 @@ class RefSAM3DEngine:
             PromptError, InputError, DeviceError, Cancelled.
         """
         resolved = self.resolve(prompts)
-        embedding = volume if isinstance(volume, VolumeEmbedding) else self._embedding(volume)
-        if roi is not None:
-            roi = checked_roi(roi, embedding.volume.geometry.shape_dhw)
         with self._lock:
+            embedding = volume if isinstance(volume, VolumeEmbedding) else self._embedding(volume)
+            if roi is not None:
+                roi = checked_roi(roi, embedding.volume.geometry.shape_dhw)
+            if any(grid.device != self.device for grid in embedding.grids.values()):
+                embedding.grids.clear()  # made before this engine fell back to the CPU
             try:
                 return PromptSession(self, embedding, progress, cancel, probability, roi).run(resolved, allow_unknown)
-            except (torch.OutOfMemoryError, DeviceError) as error:
+            except (DeviceError, MemoryError, RuntimeError) as error:
+                if not is_shortage(error):
+                    raise
                 if self.device.type == "cpu":
-                    raise DeviceError(f"Out of memory ({error}); close other programs, or give a region with --roi.") from error
+                    if isinstance(error, DeviceError):
+                        raise
+                    raise DeviceError(f"Out of memory ({str(error).splitlines()[0]}); close other programs, or give a region with --roi.") from error
                 note = f"{self.device_name} ran out of memory; this run fell back to the CPU."
                 logger.warning(note)
                 self._move_to_cpu(note)
-                fresh = VolumeEmbedding(self, embedding.volume, embedding.key)
-                self._embeddings[fresh.key] = fresh
-                return PromptSession(self, fresh, progress, cancel, probability, roi).run(resolved, allow_unknown)
+                embedding.grids.clear()
+                self._embeddings[embedding.key] = embedding
+                return PromptSession(self, embedding, progress, cancel, probability, roi).run(resolved, allow_unknown)
+            finally:
+                self._forget_beyond_limit(embedding)
 
     def _move_to_cpu(self, note: str) -> None:
         self.device = torch.device("cpu")
@@ -264,9 +278,14 @@ class RefSAM3DEngine:
             return self._embeddings[key]
         embedding = VolumeEmbedding(self, volume, key)
         self._embeddings[key] = embedding
-        while len(self._embeddings) > 1 and self.cached_bytes > self.cache_limit:
-            self._embeddings.popitem(last=False)
         return embedding
+
+    def _forget_beyond_limit(self, current: VolumeEmbedding) -> None:
+        """Drop the least recently used images once the limit is passed; the current one stays, however large."""
+        for key in [k for k, e in self._embeddings.items() if e is not current]:
+            if self.cached_bytes <= self.cache_limit:
+                return
+            del self._embeddings[key]
 
     def _encode(
         self, wanted: list[tuple[GridEmbedding, list[int] | None]], progress: Progress | None, cancel: Cancel | None, low: float, high: float, stage: str
@@ -332,6 +351,11 @@ def check_volume(volume: Volume) -> None:
         raise InputError(f"The image has {bad} voxels that are NaN or infinite; replace them by the background value first.")
     if array.size and array.min() == array.max():
         raise InputError(f"Every voxel of the image has the same value {array.flat[0]}; choose another volume.")
+
+
+def is_shortage(error: Exception) -> bool:
+    """Whether a run failed for want of memory: on a CPU torch says so by a plain RuntimeError."""
+    return isinstance(error, (DeviceError, MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def checked_roi(roi: Sequence[int], shape: tuple[int, int, int]) -> tuple[int, int, int, int, int, int]:
