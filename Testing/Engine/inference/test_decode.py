@@ -222,29 +222,31 @@ def world(embedding: GridEmbedding, border: int, axis: int) -> float:
     return (border + embedding.origin[axis] - 0.5 - (embedding.frame.shape_dhw[axis] - 1) / 2) * embedding.frame.spacing_mm
 
 
-def test_transferred_box_holds_the_coarse_box_and_its_padding_and_little_more(fine: GridEmbedding, coarse: GridEmbedding) -> None:
+@pytest.mark.parametrize("padding_mm", [0.0, 4.0, 13.0, BOX_PADDING_MM])
+def test_transferred_box_holds_the_coarse_box_and_its_padding_and_little_more(fine: GridEmbedding, coarse: GridEmbedding, padding_mm: float) -> None:
     rng = np.random.default_rng(1)
     for _ in range(100):
         low = [int(rng.integers(0, n)) for n in coarse.values.shape]
         high = [int(rng.integers(lo + 1, n + 1)) for lo, n in zip(low, coarse.values.shape, strict=True)]
         box = (low[0], high[0], low[1], high[1], low[2], high[2])
-        found = transfer_box(box, coarse, fine)
+        found = transfer_box(box, coarse, fine, padding_mm)
         for axis in range(3):
             n = fine.values.shape[axis]
-            wanted = world(coarse, low[axis], axis) - BOX_PADDING_MM, world(coarse, high[axis], axis) + BOX_PADDING_MM
+            wanted = world(coarse, low[axis], axis) - padding_mm, world(coarse, high[axis], axis) + padding_mm
             lo, hi = found[2 * axis], found[2 * axis + 1]
             assert 0 <= lo < hi <= n
             assert lo == 0 or 0 <= wanted[0] - world(fine, lo, axis) + 1e-3 <= fine.frame.spacing_mm + 2e-3
             assert hi == n or 0 <= world(fine, hi, axis) - wanted[1] + 1e-3 <= fine.frame.spacing_mm + 2e-3
 
 
-def test_transferred_box_of_a_mirror_image_is_the_mirror_image(fine: GridEmbedding, coarse: GridEmbedding) -> None:
+@pytest.mark.parametrize("padding_mm", [0.0, 4.0, 13.0, BOX_PADDING_MM])
+def test_transferred_box_of_a_mirror_image_is_the_mirror_image(fine: GridEmbedding, coarse: GridEmbedding, padding_mm: float) -> None:
     """Else left and right would be searched in boxes that differ by a voxel."""
     n, m = coarse.values.shape[2], fine.values.shape[2]
     for low in range(n):
         for high in range(low + 1, n + 1):
-            a = transfer_box((0, 3, 0, 3, low, high), coarse, fine)
-            b = transfer_box((0, 3, 0, 3, n - high, n - low), coarse, fine)
+            a = transfer_box((0, 3, 0, 3, low, high), coarse, fine, padding_mm)
+            b = transfer_box((0, 3, 0, 3, n - high, n - low), coarse, fine, padding_mm)
             assert (b[4], b[5]) == (m - a[5], m - a[4])
 
 
