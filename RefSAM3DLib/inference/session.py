@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,8 @@ class PromptSession:
 
     def run(self, resolved: list[ResolvedPrompt], allow_unknown: bool) -> list[PromptResult]:
         """All prompts; results in order."""
-        plans = [self._terms(prompt, allow_unknown) for prompt in resolved]
+        several = Counter(prompt.prompt for prompt in resolved)
+        plans = [self._terms(prompt, allow_unknown, several[prompt.prompt] > 1) for prompt in resolved]
         self._look([t for terms in plans for t in terms])
         results = []
         for n, (prompt, terms) in enumerate(zip(resolved, plans, strict=True)):
@@ -76,10 +78,12 @@ class PromptSession:
         if self.progress is not None:
             self.progress(fraction, stage)
 
-    def _terms(self, prompt: ResolvedPrompt, allow_unknown: bool) -> list[TermAnswer]:
+    def _terms(self, prompt: ResolvedPrompt, allow_unknown: bool, shared: bool) -> list[TermAnswer]:
+        """Structures and wordings of a result. Of a text that several results share, each reads its canonical name: "left and right parotid
+        glands" must not word one side differently from the other."""
         config = self.engine.checkpoint.config
         if prompt.status is PromptStatus.KNOWN:
-            single = len(prompt.terms) == 1
+            single = len(prompt.terms) == 1 and not shared
             return [TermAnswer(t, config.grid_of(t.structure), prompt.text if single and prompt.text else t.structure) for t in prompt.terms]
         if not allow_unknown:
             return []
