@@ -14,6 +14,7 @@ from RefSAM3DLib.geometry import Geometry, reorient
 from RefSAM3DLib.inference.preprocess import Frame
 from RefSAM3DLib.inference.session import PromptSession
 from RefSAM3DLib.inference.tiling import Layout
+from RefSAM3DLib.text.wording import swap_sides
 from RefSAM3DLib.types import PromptResult, PromptStatus, ResolvedPrompt, Term, Volume
 
 #: Trained names that an image of a grid may show although nobody contoured them there: no evidence of absence.
@@ -33,13 +34,20 @@ BELOW_THE_CHIN = ("larynx", "esophagus")
 
 
 def presence_logits(engine: RefSAM3DEngine, embedding: VolumeEmbedding, grid: GridConfig, texts: Sequence[str]) -> list[float]:
-    """Raw presence logit of each text on the view that decides presence; uncalibrated."""
-    view = embedding.whole_view(grid)
-    indices = list(range(len(view.layout.starts)))
-    view.encode(indices)
-    with torch.inference_mode():
-        _, reading = engine.model.read(view.concatenated_levels(indices), engine.text_features(texts))
-    return [float(v) for v in reading.presence]
+    """Raw presence logit of each text on the views that decide presence; uncalibrated.
+
+    The mean over the image and its mirror image, which is asked for the other side, as the engine does it.
+    """
+    total = torch.zeros(len(texts))
+    views = embedding.views(grid, coarse=not embedding.is_direct(grid))
+    for view in views:
+        indices = list(range(len(view.layout.starts)))
+        view.encode(indices)
+        asked = [swap_sides(t) for t in texts] if view.mirrored else texts
+        with torch.inference_mode():
+            _, reading = engine.model.read(view.concatenated_levels(indices), engine.text_features(asked))
+        total += reading.presence.float().cpu()
+    return [float(v) for v in total / len(views)]
 
 
 def answer_texts(engine: RefSAM3DEngine, embedding: VolumeEmbedding, asked: Sequence[tuple[str, str]]) -> list[PromptResult]:

@@ -1,0 +1,171 @@
+"""Evaluation, calibration and export through the engine, on phantoms and a tiny network."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from refsam3d_training.__main__ import main
+from refsam3d_training.evaluation.journal import Journal
+from refsam3d_training.evaluation.probes import absent_names, cut_views, presence_logits
+from refsam3d_training.evaluation.summary import paraphrases, presence, prompt_use
+from refsam3d_training.manifest import Manifest
+
+from RefSAM3DLib.checkpoint import load_checkpoint
+from RefSAM3DLib.engine import RefSAM3DEngine
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_data, tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated")
+    where = ["--data", str(tiny_data), "--sets", "phantoms_ct", "--split", "validation", "-o", str(folder)]
+    command = ["evaluate", str(tiny_model), *where, "--paraphrase-cases", "1"]
+    assert main(command) == 0
+    return folder, command
+
+
+def test_evaluate_writes_everything_and_names_no_case_in_its_summary(evaluated):
+    folder, _ = evaluated
+    full, summary = (json.loads((folder / f"{n}.json").read_text()) for n in ("evaluation", "summary"))
+    assert summary["cases"] == {"phantoms_ct": 2}
+    row = summary["structures"]["brainstem"]
+    assert row["dice"]["n"] == 2
+    assert {"nsd_2mm", "nsd_5mm", "volume_error_percent"} <= set(row)
+    assert "records" in full
+    assert "p52" not in (folder / "summary.json").read_text()
+    assert (folder / "reliability.png").read_bytes()[:4] == b"\x89PNG"
+    assert "<h2>Worst cases</h2>" in (folder / "evaluation.html").read_text()
+    with open(folder / "evaluation.csv", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert {r["case"] for r in rows} == {"phantoms_ct/p52", "phantoms_ct/p53"}
+
+
+def test_evaluate_goes_on_from_its_journal(evaluated, monkeypatch):
+    folder, command = evaluated
+    journal = next(folder.glob("journal-*.jsonl"))
+    lines = journal.read_text().splitlines()
+    journal.write_text(lines[0] + "\n" + lines[1][:40])  # killed while it wrote the second case
+    import refsam3d_training.evaluation.run as run
+
+    measured = []
+    original = run.measure_case
+    monkeypatch.setattr(run, "measure_case", lambda engine, case, *rest: (measured.append(case.name), original(engine, case, *rest))[1])
+    before = json.loads((folder / "summary.json").read_text())
+    assert main(command) == 0
+    assert measured == ["phantoms_ct/p53"]
+    after = json.loads((folder / "summary.json").read_text())
+    assert {k: v for k, v in after.items() if k != "seconds_per_case"} == {k: v for k, v in before.items() if k != "seconds_per_case"}
+
+
+def test_unknown_structures_are_neither_scored_nor_called_absent(evaluated):
+    records = [json.loads(line) for line in next(evaluated[0].glob("journal-*.jsonl")).read_text().splitlines() if line.endswith("}")]
+    odd = next(r for r in records if r["key"].endswith("p53"))
+    assert "esophagus" not in odd["structures"]
+    assert not any(r["name"] == "esophagus" for r in odd["presence"])
+
+
+def test_calibrate_then_export_changes_what_the_engine_says_and_keeps_the_weights(evaluated, tiny_data, tiny_run, tiny_model, tmp_path):
+    calibration, output = tmp_path / "calibration.json", tmp_path / "calibrated.safetensors"
+    assert main(["calibrate", str(tiny_model), "--data", str(tiny_data), "--sets", "phantoms_ct", "-o", str(calibration)]) == 0
+    values = json.loads(calibration.read_text())
+    assert values["fit"]["head_neck"]["absent"] > 0
+    scores = evaluated[0] / "summary.json"
+    command = ["export", str(tiny_run), "-o", str(output), "--data", str(tiny_data), "--calibration", str(calibration), "--scores", str(scores)]
+    assert main(command) == 0
+    plain, calibrated = load_checkpoint(tiny_model), load_checkpoint(output)
+    assert calibrated.calibration["head_neck"].scale == pytest.approx(values["grids"]["head_neck"]["scale"])
+    assert calibrated.card["tensors_sha256"] == plain.card["tensors_sha256"]
+    assert calibrated.card["scores"]["structures"]["larynx"]["dice"]["n"] == 2
+    page = output.with_suffix(".md").read_text()
+    assert "Not for diagnosis" in page
+    assert "| brainstem | 2 |" in page
+    assert "CC0" in page
+
+
+def test_export_refuses_scores_of_other_weights(evaluated, tiny_data, tiny_run, tmp_path, capsys):
+    values = json.loads((evaluated[0] / "summary.json").read_text())
+    values["model"]["tensors_sha256"] = "0" * 64
+    (tmp_path / "foreign.json").write_text(json.dumps(values))
+    code = main(["export", str(tiny_run), "-o", str(tmp_path / "m.safetensors"), "--data", str(tiny_data), "--scores", str(tmp_path / "foreign.json")])
+    assert code == 1
+    assert "run `evaluate` on this model first" in capsys.readouterr().err
+
+
+def test_errors_are_sentences(tiny_data, tiny_model, tmp_path, capsys):
+    assert main(["export", str(tmp_path), "-o", str(tmp_path / "m.safetensors"), "--data", str(tiny_data)]) == 1
+    assert main(["evaluate", str(tiny_model), "--data", str(tiny_data), "--sets", "nowhere", "-o", str(tmp_path / "e")]) == 1
+    message = capsys.readouterr().err
+    assert "holds no state.pt" in message
+    assert "run `prepare` first" in message
+
+
+def test_presence_logit_is_the_one_that_the_engine_calibrates(tiny_data, tiny_model):
+    engine = RefSAM3DEngine.from_checkpoint(tiny_model, "cpu")
+    case = Manifest.read(tiny_data / "phantoms_ct").cases["test"][0]
+    embedding = engine.embed(case.volume())
+    names = ["larynx", "left parotid gland"]
+    answers = engine.segment(embedding, names)
+    logits = presence_logits(engine, embedding, engine.checkpoint.config.grids[0], names)
+    assert [a.presence for a in answers] == pytest.approx([1 / (1 + np.exp(-v)) for v in logits], abs=1e-5)
+
+
+def test_cut_views_lose_what_they_claim_and_keep_every_voxel_in_place(tiny_data):
+    case = Manifest.read(tiny_data / "phantoms_ct").cases["test"][0]
+    volume = case.volume()
+    truth = case.truth(volume)
+    views = cut_views(volume, truth)
+    assert {v.kind for v in views} == {"below the chin", "above the larynx"}
+    for view in views:
+        wanted = {"brainstem", "mandible"} if view.kind == "below the chin" else {"larynx"}
+        assert wanted <= set(view.absent)
+        assert not wanted & set(view.present)
+        offset = np.linalg.inv(volume.geometry.ijk_to_ras) @ view.volume.geometry.ijk_to_ras[:, 3]
+        start = round(offset[2])
+        assert np.array_equal(volume.array[start : start + view.volume.array.shape[0]], view.volume.array)
+
+
+def test_names_that_an_image_may_show_are_no_evidence_of_absence(tiny_model):
+    engine = RefSAM3DEngine.from_checkpoint(tiny_model, "cpu")
+    assert "brainstem" not in absent_names(engine, "hippocampus")
+    assert "spinal cord" not in absent_names(engine, "abdomen")
+    assert "larynx" in absent_names(engine, "limb")
+
+
+def test_tables_of_prompt_use_paraphrases_and_presence_by_hand():
+    def row(present, probability, kind="own"):
+        return {"kind": kind, "name": "larynx", "grid": "head_neck", "present": present, "probability": probability, "logit": 0.0,
+                "drawn": probability > 0.3, "verdict": "present" if probability > 0.3 else "absent"}  # fmt: skip
+
+    record = {
+        "case": "a/b", "grid": "head_neck", "modality": "ct",
+        "matrix": {"left parotid gland": {"right parotid gland": 0.5, "larynx": 0.1}, "hippocampus": {"anterior hippocampus": 0.9}},
+        "paraphrases": {"larynx": {"canonical": 0.8, "resolver": [0.8, 0.0], "raw": [0.6, 0.7], "unresolved": ["x"], "wordings": 1}},
+        "presence": [row(True, 0.9), row(False, 0.1, "below the chin"), row(False, 0.95, "abdomen"), row(False, 0.2, "distractor")],
+    }  # fmt: skip
+    use = prompt_use([record])
+    assert use["off_diagonal_mean"]["all"] == pytest.approx(0.3)
+    assert use["side_confusion"]["left parotid gland -> right parotid gland"]["mean"] == 0.5
+    assert paraphrases([record])["mean"] == {"canonical": 0.8, "resolver": 0.4, "raw": 0.65, "unresolved_texts": 1, "texts": 2}
+    found = presence([record])
+    assert found["auroc_all"] == 0.5
+    assert found["auroc_inside_head_and_neck"] == 1.0
+    assert found["absent_and_not_drawn"] == {"share": 0.5, "n": 2}
+
+
+def test_journal_of_other_settings_is_another_file(tmp_path):
+    first = Journal(tmp_path, {"model": "a"})
+    first.add("case", {"value": 1})
+    assert "case" in Journal(tmp_path, {"model": "a"})
+    assert "case" not in Journal(tmp_path, {"model": "b"})
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["openkbp_ct", "msd_hippocampus", "sts_tumour"])
+def test_one_real_case_of_each_set_is_read_with_its_truth(data_folder, name):
+    manifest = Manifest.read(data_folder / name)
+    case = manifest.cases["validation"][0]
+    volume = case.volume()
+    truth = case.truth(volume)
+    assert set(case.known.values()) <= set(truth)
+    assert all(m.shape == volume.array.shape for m in truth.values())
+    assert any(m.any() for m in truth.values())
