@@ -29,6 +29,11 @@ def train(args: argparse.Namespace) -> int:
         trainer = make_trainer(TrainConfig.load(args.config), args.data, args.run, device)
         if trainer.resume():
             logging.info("Continuing at step %d.", trainer.step)
+        elif args.init:
+            from RefSAM3DLib.checkpoint import load_checkpoint
+
+            trainer.start_from(load_checkpoint(args.init))
+            logging.info("Starting from the weights of %s.", args.init)
         trainer.run(args.until)
         first = distributed.rank() == 0
     if first and (args.run / "curve.jsonl").is_file():
@@ -168,6 +173,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("config", type=Path)
     one.add_argument("--run", type=Path, required=True, help="run folder; an existing one is continued")
     one.add_argument("--device", default="cpu")
+    one.add_argument("--init", type=Path, help="model file to begin with instead of random weights (ignored where the run continues)")
     one.add_argument("--until", type=int, help="stop at this step (the schedule keeps its length)")
 
     one = add(finetune, "--data reviewed/datalist.json --output larynx.safetensors", data=False)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from RefSAM3DLib.atomic import write_aside
+from RefSAM3DLib.checkpoint import Checkpoint
 from RefSAM3DLib.config import ModelConfig
 from RefSAM3DLib.errors import RefSAM3DError
 from RefSAM3DLib.modeling.build import build_model
@@ -170,6 +171,19 @@ class Trainer:
         }  # fmt: skip
         with write_aside(self.state_file, overwrite=True) as aside:
             torch.save(state, aside)
+
+    def start_from(self, checkpoint: Checkpoint) -> None:
+        """Begin with the weights of a model file instead of random ones (the optimiser begins anew).
+
+        Raises:
+            RefSAM3DError: the file's network or token table is another one.
+        """
+        theirs, own = checkpoint.config, self.model_config
+        if checkpoint.tokens != self.tokenizer.kept or (theirs.image, theirs.decoder) != (own.image, own.decoder):
+            raise RefSAM3DError(f"'{checkpoint.path}' is another network than the configuration asks for; start from one of the same model and vocabulary.")
+        state = {name: value.float() for name, value in checkpoint.state.items()}
+        self.model.load_state_dict(state)
+        self.average.load_state_dict(state)
 
     def resume(self) -> bool:
         """Continue from ``state.pt`` if it is there."""
