@@ -13,6 +13,7 @@ from RefSAM3DLib.text.prompts import check_prompt
 
 from . import session
 from .parameters import RefSAM3DParameterNode
+from .review.batch_task import BatchTask
 from .runs import EngineChoice, RunOptions
 from .segmentation_writer import Existing
 from .sinks import SegmentationSink
@@ -66,6 +67,33 @@ class RefSAM3DLogic(ScriptedLoadableModuleLogic):
         sink = SegmentationSink(volumeNode, segmentationNode, Existing(existing), choice.adapter, probability)
         options = RunOptions(probability, allowUnknown, regionBox(volumeNode, roi))
         task = SegmentTask(session.engineRunner(), volumeNode, texts, sink, choice, options, modality, onProgress=onProgress, onEnd=onEnd)
+        return task.wait() if wait else task
+
+    def batch(
+        self,
+        input: Any,
+        prompts: list[str] | str,
+        outputFolder: Any,
+        wait: bool = False,
+        onProgress: Callable[[BatchTask], None] | None = None,
+        onEnd: Callable[[BatchTask], None] | None = None,
+        **options: Any,
+    ) -> BatchTask:
+        """Segment many cases into a folder, in a process of its own: ``refsam3d batch`` from the Python console.
+
+        Args:
+            input: folder, image, .csv or .json list, or datalist.json. prompts: for cases that bring none.
+            wait: return when it is over (the application stays alive), else at once. The batch ends with the application.
+            options: model, adapter, device, modality, allowUnknown, probability, workers, ray, root, split, retryFailed, force,
+                breakLock, pseudonyms, showIdentifiers: as on the command line.
+
+        Returns:
+            The task: ``state``, ``finished``, ``total``, ``secondsLeft``, ``errors``, ``message``, ``cancel()``.
+
+        Raises:
+            ConfigError: an option that a batch does not have.
+        """
+        task = BatchTask(input, prompts, outputFolder, options, onProgress, onEnd)
         return task.wait() if wait else task
 
     def cancel(self) -> None:

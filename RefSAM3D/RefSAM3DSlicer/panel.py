@@ -20,6 +20,7 @@ from .models_section import ModelsSection
 from .parameters import RefSAM3DParameterNode
 from .pythonqt import connect
 from .results_table import ResultsTable
+from .review.compare_section import CompareSection
 from .review.review_section import ReviewSection
 from .runs import EngineChoice
 from .task import SegmentTask, TaskState
@@ -55,6 +56,7 @@ class Panel:
         self.advanced = AdvancedSection(ui, self.updateButton)
         self.models = ModelsSection(ui, self.messages, self._onModel)
         self.review = ReviewSection(ui.reviewCollapsibleButton, self.messages, lambda: self.parameters)
+        self.compare = CompareSection(ui.compareCollapsibleButton, self.messages, lambda: self.parameters)
         connect(ui.segmentButton, "clicked()", self.onSegmentOrCancel)
         connect(ui.releaseButton, "clicked()", self.onRelease)
         connect(ui.diagnosticsButton, "clicked()", lambda: diagnostics.makeReport(ui.diagnosticsTextEdit.setPlainText))
@@ -85,6 +87,7 @@ class Panel:
     def cleanup(self) -> None:
         """The widget goes away or Slicer quits."""
         self.review.cleanup()
+        self.compare.cleanup()
         self.setParameterNode(None)
         if self._showError in pythonqt.errorDisplay:
             pythonqt.errorDisplay.remove(self._showError)

@@ -61,7 +61,7 @@ class ItemView:
             self.scene.showMask(item, mask)
         else:
             self.scene.clearItem()
-        return "\n".join(problems)
+        return "\n".join(dict.fromkeys(problems))
 
     def _startMask(self, item: Any) -> tuple[np.ndarray, Any]:
         """The unsaved edit, else the recorded edit, else the machine's mask."""

@@ -12,8 +12,10 @@ from slicer.i18n import tr as _
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.types import PromptResult, Verdict
 
-from ..runs import Run, RunResult
-from ..task import Outcome
+from .. import installer
+from .. import session as engineSession
+from ..runs import EngineChoice, Run, RunOptions, RunResult
+from ..task import Outcome, SegmentTask, TaskState
 from ..volume_bridge import shapeOf
 from .scene_arrays import isOnGrid
 
@@ -41,7 +43,7 @@ class RepromptSink:
             raise InputError(_("The image is not in the scene any more; nothing was recorded."))
         result = asPromptResult(run.results[0], shapeOf(volumeNode))
         yield 0.5
-        self.session.record_reprompt(self.item, self.wording, result, self.seconds + run.elapsedS, self.comment)
+        self.session.record_reprompt(self.session.find(self.item.id), self.wording, result, self.seconds + run.elapsedS, self.comment)
         yield 1.0
 
 
@@ -64,3 +66,88 @@ def asPromptResult(result: RunResult, shape: tuple[int, int, int]) -> PromptResu
         elapsed_s=result.elapsedS,
         colour=result.colour,
     )
+
+
+class Reprompting:
+    """Runs the engine for the item that is open in a :class:`~.review_section.ReviewSection`, one run at a time."""
+
+    def __init__(self, section: Any) -> None:
+        self._section = section
+        self.task: SegmentTask | None = None
+
+    @property
+    def isRunning(self) -> bool:
+        """True until the answer is recorded."""
+        return self.task is not None and not self.task.isOver
+
+    def cancel(self) -> None:
+        """Stop; nothing is recorded then."""
+        if self.isRunning:
+            self.task.cancel()
+
+    def cancelFor(self, item: Any) -> None:
+        """The item was decided meanwhile: its answer would open it again."""
+        if self.isRunning and self.task.sink.item.id == item.id:
+            self.task.cancel()
+
+    def runOrCancel(self) -> None:
+        """Run the engine at once, or stop it."""
+        if self.isRunning:
+            self.cancel()
+            return
+        section = self._section
+        item = section.view.item if section.view is not None else None
+        wording = section.ui.wordingEdit.text.strip()
+        if item is None or section.scene.volumeNode is None:
+            raise InputError(_("No item with an image is open; choose one in the table."))
+        if not wording:
+            raise InputError(_("Type other words for the structure first."))
+        if section.view.editedMask() is not None:
+            drop = {_("Drop the edits and ask"): lambda: section.attempt(lambda: (section.dropEdits(), self._setWording(wording), self.runOrCancel()))}
+            section.messages.show("warning", _("The mask was changed; decide about that first, since the answer replaces it."), drop)
+            return
+        missing = installer.missingPackages()
+        if missing:
+            installer.offer(missing, section.messages, lambda: section.attempt(self.runOrCancel), section.ui.infoLabel.setText)
+            return
+        p, volumeNode = section.parameters(), section.scene.volumeNode
+        choice = EngineChoice(p.model, p.adapter.strip(), p.device) if p is not None else EngineChoice()
+        sink = RepromptSink(section.session, item, volumeNode, wording, section.view.seconds, section.ui.commentEdit.text)
+        section.messages.clear()
+        self.task = SegmentTask(
+            engineSession.engineRunner(),
+            volumeNode,
+            [wording],
+            sink,
+            choice,
+            RunOptions(False, p.allowUnknown if p is not None else False, None),
+            p.modality if p is not None else "",
+            onProgress=self._onProgress,
+            onEnd=self._onEnd,
+        )
+        section.update()
+
+    def _setWording(self, wording: str) -> None:
+        self._section.ui.wordingEdit.text = wording
+
+    def _onProgress(self, task: Any) -> None:
+        self._section.ui.infoLabel.setText(f"{int(100 * task.fraction)} % – {task.stage}")
+
+    def _onEnd(self, task: Any) -> None:
+        self.task, section = None, self._section
+        if section.session is None:
+            return
+        section.fill()
+        if task.state is not TaskState.DONE:
+            section.messages.show("error" if task.state is TaskState.FAILED else "info", str(task.failure) if task.failure else _("Cancelled."))
+            return
+        answer = task.outcomes[0].result
+        text = _("'{wording}': {verdict}, {ml:.1f} mL; recorded.").format(wording=task.sink.wording, verdict=answer.verdict, ml=answer.volumeMl)
+        item, current = section.session.find(task.sink.item.id), section.view.item
+        if current is not None and current.id == item.id:
+            if section.scene.isChanged():  # edited while the engine ran
+                text += " " + _("Your edit of the mask before is kept in the segmentation '{name}'.").format(name=section.scene.segmentationNode.GetName())
+                section.scene.forgetItem()
+            section.view.item = None
+            section.show(item)
+        section.messages.show("info", text)

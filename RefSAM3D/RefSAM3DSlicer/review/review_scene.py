@@ -183,6 +183,14 @@ class ReviewScene:
         """True if the segment may have changed since it was shown or last saved; costs nothing."""
         return bool(self._segmentationID) and self._stampNow() != self._stamp
 
+    def isChanged(self) -> bool:
+        """True if the segment is not what was shown at first."""
+        try:
+            mask = self.mask()
+        except InputError:
+            return False
+        return mask is not None and not np.array_equal(mask, self.started)
+
     def markSaved(self) -> None:
         """The state now is on the disk."""
         self._stamp = self._stampNow()

@@ -7,23 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
 from RefSAM3DLib.errors import InputError, RefSAM3DError
 
-from .. import installer
-from .. import session as engineSession
 from ..pythonqt import TickTimer, connect
-from ..results_table import percent
-from ..runs import EngineChoice, RunOptions
-from ..task import SegmentTask, TaskState
 from .item_view import ItemView
 from .queue_table import QueueTable
-from .reprompt import RepromptSink
+from .reprompt import Reprompting
+from .review_keys import addShortcuts
 from .review_scene import ReviewScene, jumpTo
-from .review_widgets import ReviewWidgets
+from .review_widgets import ReviewWidgets, aboutItem
 from .scene_arrays import exportCurrent, readProbability
 
 REVIEWER_KEY, FOLDER_KEY = "RefSAM3D/Reviewer", "RefSAM3D/ReviewFolder"
@@ -35,11 +30,11 @@ class ReviewSection:
     """``getParameters`` gives the panel's parameter node, or None while a scene closes."""
 
     def __init__(self, container: Any, messages: Any, getParameters: Callable[[], Any]) -> None:
-        self.ui, self._messages, self._parameters = ReviewWidgets(container), messages, getParameters
+        self.ui, self.messages, self.parameters = ReviewWidgets(container), messages, getParameters
         self.session: Any = None
         self.view: ItemView | None = None
         self.scene = ReviewScene()
-        self.task: SegmentTask | None = None
+        self.reprompt = Reprompting(self)
         self.queue = QueueTable(self.ui.table, self.go)
         self._drafts = TickTimer(lambda: self.saveDraft(), DRAFT_MS)
         settings = slicer.app.userSettings()
@@ -66,38 +61,25 @@ class ReviewSection:
             (ui.acceptEditedButton, lambda: self.decide("accept_edited")),
             (ui.skipButton, lambda: self.decide("skip")),
             (ui.rejectButton, lambda: self.decide("reject")),
-            (ui.repromptButton, self.repromptOrCancel),
+            (ui.repromptButton, self.reprompt.runOrCancel),
         ):
-            connect(button, "clicked()", lambda slot=slot: self._try(slot))
+            connect(button, "clicked()", lambda slot=slot: self.attempt(slot))
         for combo in (ui.showCombo, ui.verdictCombo, ui.sortCombo):
-            connect(combo, "currentIndexChanged(int)", lambda index: self._try(self.fill))
-        connect(ui.searchEdit, "textChanged(QString)", lambda text: self._try(self.fill))
-        connect(ui.probabilityCheckBox, "toggled(bool)", lambda on: self._try(self.showProbability))
-        connect(ui.wordingEdit, "returnPressed()", lambda: self._try(self.repromptOrCancel))
-        self._shortcuts = []
-        places = ((container, (("N", 1), ("P", -1))), (slicer.util.mainWindow(), (("Ctrl+Shift+Right", 1), ("Ctrl+Shift+Left", -1))))
-        for parent, keys in places:
-            for key, step in keys if parent is not None else ():
-                self._shortcut(parent, key, lambda step=step: self.step(step), parent is container)
-        self._shortcut(container, "C", lambda: self.jump("centre_ras"), True)
-        self._shortcut(container, "W", lambda: self.jump("worst_ras"), True)
+            connect(combo, "currentIndexChanged(int)", lambda index: self.attempt(self.fill))
+        connect(ui.searchEdit, "textChanged(QString)", lambda text: self.attempt(self.fill))
+        connect(ui.probabilityCheckBox, "toggled(bool)", lambda on: self.attempt(self.showProbability))
+        connect(ui.wordingEdit, "returnPressed()", lambda: self.attempt(self.reprompt.runOrCancel))
+        self._shortcuts = addShortcuts(container, self)
 
-    def _shortcut(self, parent: Any, key: str, slot: Callable[[], None], inside: bool) -> None:
-        shortcut = qt.QShortcut(qt.QKeySequence(key), parent)
-        if inside:
-            shortcut.setContext(qt.Qt.WidgetWithChildrenShortcut)
-        connect(shortcut, "activated()", lambda: self._try(slot))
-        self._shortcuts.append(shortcut)
-
-    def _try(self, action: Callable[[], Any]) -> bool:
+    def attempt(self, action: Callable[[], Any]) -> bool:
         """Do it; what a user can understand is shown in the panel."""
         try:
             action()
         except (RefSAM3DError, OSError) as error:
-            self._messages.show("error", str(error))
+            self.messages.show("error", str(error))
             return False
         except ModuleNotFoundError as error:
-            self._messages.show("error", _("The package '{name}' is missing; press Segment once to install what is needed.").format(name=error.name))
+            self.messages.show("error", _("The package '{name}' is missing; press Segment once to install what is needed.").format(name=error.name))
             return False
         return True
 
@@ -126,13 +108,20 @@ class ReviewSection:
         self.ui.reasonCombo.setCurrentIndex(-1)
         self.ui.reasonCombo.setEditText("")
         self.ui.setOpen(True)
-        self._messages.clear()
+        self.messages.clear()
         self.fill()
         self._drafts.start()
-        if session.notes:
-            self._messages.show("warning", "\n".join(session.notes))
         self.go(session.resume(self.filter()))
+        if session.notes:
+            self._addMessage("warning", "\n".join(session.notes))
         self._offerDrafts()
+
+    def _addMessage(self, kind: str, text: str, actions: dict[str, Callable[[], Any]] | None = None) -> None:
+        """Below what is shown already; the more serious kind counts."""
+        before = self.messages.text
+        if before:
+            kind = next(k for k in ("error", "warning", "info") if k in (kind, self.messages.kind))
+        self.messages.show(kind, f"{text}\n{before}" if before else text, actions)
 
     def _offerDrafts(self) -> None:
         """Edits that nobody decided, other than the one that is open and shown."""
@@ -143,8 +132,7 @@ class ReviewSection:
         items = [self.session.find(f"{draft.case}/{draft.label}") for draft in waiting]
         names = {f"{entry.name or entry.case}, {entry.structure}": entry for entry in items}
         text = _("There are edits that were not decided. Go to:")
-        kept = f"{self._messages.text}\n" if self._messages.text else ""
-        self._messages.show("info", kept + text, {name: lambda entry=entry: self._try(lambda: self.go(entry)) for name, entry in names.items()})
+        self._addMessage("info", text, {name: lambda entry=entry: self.attempt(lambda: self.go(entry)) for name, entry in names.items()})
 
     def openCurrent(self) -> None:
         """Review the segmentation that is chosen as the panel's output.
@@ -155,7 +143,7 @@ class ReviewSection:
         from RefSAM3DLib.review import folder_for_segmentation
         from RefSAM3DLib.review.verdicts import clean_reviewer
 
-        p = self._parameters()
+        p = self.parameters()
         if p is None or p.inputVolume is None or p.segmentation is None:
             raise InputError(_("Choose the volume above and the segmentation under Advanced, Output."))
         clean_reviewer(self.ui.reviewerEdit.text)
@@ -173,8 +161,7 @@ class ReviewSection:
 
     def close(self) -> None:
         """End the review; what is not decided is kept."""
-        if self.task is not None:
-            self.task.cancel()
+        self.reprompt.cancel()
         if self.session is None or not self._leave():
             return
         self.scene.clear()
@@ -198,11 +185,11 @@ class ReviewSection:
         if self.view is None:
             return
         if self.view.item is not None and self.saveDraft():
-            self._messages.show("info", _("The scene was closed; the review goes on: choose an item."))
+            self.messages.show("info", _("The scene was closed; the review goes on: choose an item."))
         self.view.item = None
         self.scene.sceneClosed()
         self.queue.choose(None)
-        self._update()
+        self.update()
 
     # ---- queue
 
@@ -223,7 +210,7 @@ class ReviewSection:
         self.ui.progressBar.setMaximum(max(total, 1))
         self.ui.progressBar.setValue(done)
         self.queue.fill(self.session.queue(self.filter()), self.view.item)
-        self._update()
+        self.update()
 
     def refresh(self) -> None:
         """Read results and the others' decisions again; the item that is open stays open."""
@@ -242,10 +229,10 @@ class ReviewSection:
         if not self._leave():
             self.queue.choose(self.view.item)
             return
-        self._show(item)
+        self.show(item)
 
-    def _show(self, item: Any) -> None:
-        p = self._parameters()
+    def show(self, item: Any) -> None:
+        p = self.parameters()
         problem = self.view.open(item, p.inputVolume if p is not None else None)
         with contextlib.suppress(OSError):  # where the reviewer stood is a convenience; a read-only folder may be looked at
             self.session.set_position(item)
@@ -254,16 +241,16 @@ class ReviewSection:
         self.ui.reasonCombo.setCurrentIndex(-1)
         self.ui.reasonCombo.setEditText("")
         self.queue.choose(item)
-        self._update()
+        self.update()
         if problem:
-            self._messages.show("error", problem)
+            self.messages.show("error", problem)
         elif self.view.draft is not None:
             text = _("Your edit of {time}, which was not decided, is shown.").format(time=self.view.draft.time)
-            self._messages.show("info", text, {_("Back to the machine's mask"): lambda: self._try(self.dropEdits)})
-        elif self._messages.kind in ("info", "error"):
-            self._messages.clear()
+            self.messages.show("info", text, {_("Back to the machine's mask"): lambda: self.attempt(self.dropEdits)})
+        elif self.messages.kind in ("info", "error"):
+            self.messages.clear()
         jumpTo(item.worst_ras or item.centre_ras)
-        self._try(self.showProbability)
+        self.attempt(self.showProbability)
 
     def step(self, step: int) -> None:
         """The neighbour in the queue."""
@@ -272,14 +259,14 @@ class ReviewSection:
         current = self.view.item
         following = self.session.next_item(current, self.filter(), step) if current is not None else next(iter(self.queue.items), None)
         if following is None:
-            self._messages.show("info", _("This is the end of the list.") if step > 0 else _("This is the beginning of the list."))
+            self.messages.show("info", _("This is the end of the list.") if step > 0 else _("This is the beginning of the list."))
         else:
             self.go(following)
 
     def jump(self, where: str) -> None:
         """``centre_ras`` or ``worst_ras``."""
         if self.view is not None and self.view.item is not None and not jumpTo(getattr(self.view.item, where)):
-            self._messages.show("info", _("There is nothing drawn to go to."))
+            self.messages.show("info", _("There is nothing drawn to go to."))
 
     def showProbability(self) -> None:
         """As the check box says, if the item has one."""
@@ -298,27 +285,27 @@ class ReviewSection:
 
     def saveDraft(self) -> bool:
         """Store edit and comment under way; False, with a message, if that failed."""
-        return self.view is None or self._try(lambda: self.view.save(self.ui.commentEdit.text))
+        return self.view is None or self.attempt(lambda: self.view.save(self.ui.commentEdit.text))
 
     def _leave(self) -> bool:
-        if self.view is None or self.view.item is None or self._try(lambda: self.view.leave(self.ui.commentEdit.text)):
+        if self.view is None or self.view.item is None or self.attempt(lambda: self.view.leave(self.ui.commentEdit.text)):
             return True
-        text = self._messages.text
-        self._messages.show("error", text, {_("Leave the edit in the scene and go on"): self._abandon})
+        text = self.messages.text
+        self.messages.show("error", text, {_("Leave the edit in the scene and go on"): self._abandon})
         return False
 
     def _abandon(self) -> None:
         """The edit cannot be stored: its segmentation becomes the user's own, to be saved with the scene."""
         self.scene.forgetItem()
         self.view.item = None
-        self._messages.clear()
+        self.messages.clear()
         self.fill()
 
     def dropEdits(self) -> None:
         """The machine's mask again."""
         self.view.dropEdits()
         self.ui.commentEdit.text = ""
-        self._messages.clear()
+        self.messages.clear()
 
     # ---- decisions
 
@@ -332,12 +319,13 @@ class ReviewSection:
         if item is None:
             raise InputError(_("No item is open; choose one in the table."))
         if verdict in ("accept", "reject") and not evenWithEdits and self.view.editedMask() is not None:
-            anyway = {_("Drop the edits"): lambda: self._try(lambda: self._dropAndDecide(verdict))}
+            anyway = {_("Drop the edits"): lambda: self.attempt(lambda: self._dropAndDecide(verdict))}
             if verdict == "accept":
-                anyway = {_("Accept with edits"): lambda: self._try(lambda: self.decide("accept_edited")), **anyway}
-            self._messages.show("warning", _("The mask was changed, and this decision would not keep that."), anyway)
+                anyway = {_("Accept with edits"): lambda: self.attempt(lambda: self.decide("accept_edited")), **anyway}
+            self.messages.show("warning", _("The mask was changed, and this decision would not keep that."), anyway)
             return
         wanted = self.filter()
+        self.reprompt.cancelFor(item)
         try:
             self.view.decide(verdict, self.ui.reasonCombo.currentText if verdict == "reject" else "", self.ui.commentEdit.text)
         finally:
@@ -345,14 +333,14 @@ class ReviewSection:
         following = self.session.next_item(item, wanted)
         if following is None:
             following = next((other for other in self.queue.items if other is not item and other.status != "skip"), None)
-        self._messages.clear()
+        self.messages.clear()
         if following is not None:
             self.go(following)
             return
         self._leave()
         self.scene.clearItem()
         self.fill()
-        self._messages.show("info", _("This was the last item of the list."))
+        self.messages.show("info", _("This was the last item of the list."))
 
     def _dropAndDecide(self, verdict: str) -> None:
         comment = self.ui.commentEdit.text
@@ -360,74 +348,11 @@ class ReviewSection:
         self.ui.commentEdit.text = comment
         self.decide(verdict, evenWithEdits=True)
 
-    # ---- asking again
-
-    def repromptOrCancel(self) -> None:
-        """Run the engine at once, or stop it."""
-        if self.task is not None and not self.task.isOver:
-            self.task.cancel()
-            return
-        item = self.view.item if self.view is not None else None
-        wording = self.ui.wordingEdit.text.strip()
-        if item is None or self.scene.volumeNode is None:
-            raise InputError(_("No item with an image is open; choose one in the table."))
-        if not wording:
-            raise InputError(_("Type other words for the structure first."))
-        if self.view.editedMask() is not None:
-            drop = {_("Drop the edits and ask"): lambda: self._try(lambda: (self.dropEdits(), self._setWording(wording), self.repromptOrCancel()))}
-            self._messages.show("warning", _("The mask was changed; decide about that first, since the answer replaces it."), drop)
-            return
-        missing = installer.missingPackages()
-        if missing:
-            installer.offer(missing, self._messages, lambda: self._try(self.repromptOrCancel), self.ui.infoLabel.setText)
-            return
-        p, volumeNode = self._parameters(), self.scene.volumeNode
-        choice = EngineChoice(p.model, p.adapter.strip(), p.device) if p is not None else EngineChoice()
-        sink = RepromptSink(self.session, item, volumeNode, wording, self.view.seconds, self.ui.commentEdit.text)
-        self._messages.clear()
-        self.task = SegmentTask(
-            engineSession.engineRunner(),
-            volumeNode,
-            [wording],
-            sink,
-            choice,
-            RunOptions(False, p.allowUnknown if p is not None else False, None),
-            p.modality if p is not None else "",
-            onProgress=self._onProgress,
-            onEnd=self._onEnd,
-        )
-        self._update()
-
-    def _setWording(self, wording: str) -> None:
-        self.ui.wordingEdit.text = wording
-
-    def _onProgress(self, task: Any) -> None:
-        self.ui.infoLabel.setText(f"{int(100 * task.fraction)} % – {task.stage}")
-
-    def _onEnd(self, task: Any) -> None:
-        self.task = None
-        item, isOpen = task.sink.item, self.view is not None and self.view.item is task.sink.item
-        if self.session is None:
-            return
-        self.fill()
-        if task.state is not TaskState.DONE:
-            self._messages.show("error" if task.state is TaskState.FAILED else "info", str(task.failure) if task.failure else _("Cancelled."))
-            return
-        answer = task.outcomes[0].result
-        text = _("'{wording}': {verdict}, {ml:.1f} mL; recorded.").format(wording=task.sink.wording, verdict=answer.verdict, ml=answer.volumeMl)
-        if isOpen:
-            if self.scene.wasTouched():  # edited while the engine ran
-                text += " " + _("Your edit of the mask before is kept in the segmentation '{name}'.").format(name=self.scene.segmentationNode.GetName())
-                self.scene.forgetItem()
-            self.view.item = None
-            self._show(item)
-        self._messages.show("info", text)
-
     # ---- texts and buttons
 
-    def _update(self) -> None:
+    def update(self) -> None:
         item = self.view.item if self.view is not None else None
-        running = self.task is not None and not self.task.isOver
+        running = self.reprompt.isRunning
         drawn = item is not None and item.label != 0
         for widget in (self.ui.skipButton, self.ui.rejectButton, self.ui.reasonCombo, self.ui.commentEdit):
             widget.setEnabled(item is not None)
@@ -438,12 +363,4 @@ class ReviewSection:
         self.ui.probabilityCheckBox.setEnabled(item is not None and bool(item.probability))
         if running:
             return
-        self.ui.infoLabel.setText(self._about(item) if item is not None else "")
-
-    @staticmethod
-    def _about(item: Any) -> str:
-        numbers = [item.verdict, percent(item.presence), "" if item.volume_ml is None else f"{item.volume_ml:.1f} mL", item.status_words]
-        lines = [f"{item.name or item.case} – {item.structure or item.prompt}", ", ".join(n for n in numbers if n), "; ".join(item.reasons)]
-        if item.others:
-            lines.append(_("Also reviewed by {names}.").format(names=", ".join(sorted(item.others))))
-        return "\n".join(line for line in lines if line)
+        self.ui.infoLabel.setText(aboutItem(item) if item is not None else "")

@@ -9,6 +9,7 @@ import qt
 from slicer.i18n import tr as _
 
 from ..advanced import fillCombo
+from ..results_table import percent
 
 SHOW_TEXTS = (
     ("open", _("To review")),
@@ -64,6 +65,15 @@ def row(*widgets: Any) -> Any:
     for widget in widgets:
         layout.addWidget(widget)
     return layout
+
+
+def aboutItem(item: Any) -> str:
+    """What is known about an item, in a few lines."""
+    numbers = [item.verdict, percent(item.presence), "" if item.volume_ml is None else f"{item.volume_ml:.1f} mL", item.status_words]
+    lines = [f"{item.name or item.case} – {item.structure or item.prompt}", ", ".join(n for n in numbers if n), "; ".join(item.reasons)]
+    if item.others:
+        lines.append(_("Also reviewed by {names}.").format(names=", ".join(sorted(item.others))))
+    return "\n".join(line for line in lines if line)
 
 
 class ReviewWidgets:

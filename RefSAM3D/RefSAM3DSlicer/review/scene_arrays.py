@@ -65,7 +65,8 @@ def readProbability(path: Path) -> np.ndarray:
     """(k, j, i), 0 to 1, of a batch's probability volume."""
     from RefSAM3DLib.image_files import read_image_file
 
-    return read_image_file(path)[0]
+    array = read_image_file(path)[0]
+    return array / np.float32(255) if array.dtype.kind in "iu" else array  # a batch keeps 0 to 255 in a byte
 
 
 def exportCurrent(volumeNode: Any, segmentationNode: Any, folder: Path) -> tuple[Path, Path]:

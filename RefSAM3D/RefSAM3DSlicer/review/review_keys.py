@@ -1,0 +1,30 @@
+"""Keys of the Review section: letters inside it, combinations from any module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+import slicer
+
+from ..pythonqt import connect
+
+
+def addShortcuts(container: Any, section: Any) -> list[Any]:
+    """N and P walk, C and W jump; Ctrl+Shift with an arrow walks while another module is shown. Text lines keep their letters."""
+    inside = {
+        "N": lambda: section.step(1),
+        "P": lambda: section.step(-1),
+        "C": lambda: section.jump("centre_ras"),
+        "W": lambda: section.jump("worst_ras"),
+    }
+    anywhere = {"Ctrl+Shift+Right": inside["N"], "Ctrl+Shift+Left": inside["P"]}
+    made, window = [], slicer.util.mainWindow()
+    for parent, keys in ((container, inside), (window, anywhere)):
+        for key, slot in keys.items() if parent is not None else ():
+            shortcut = qt.QShortcut(qt.QKeySequence(key), parent)
+            if parent is container:
+                shortcut.setContext(qt.Qt.WidgetWithChildrenShortcut)
+            connect(shortcut, "activated()", lambda slot=slot: section.attempt(slot))
+            made.append(shortcut)
+    return made
