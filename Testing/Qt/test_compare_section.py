@@ -102,14 +102,13 @@ def test_difference_segments_are_where_the_differences_are(two):
 def test_views_are_linked_and_show_one_segmentation_each(two):
     section = two[0]
     for name in ("Red", "Yellow"):
-        node = slicer.vtkMRMLSliceNode()
+        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSliceNode")  # with the scene's orientation presets
         node.SetLayoutName(name)
         node.SetSingletonTag(name)
         slicer.mrmlScene.AddNode(node)
         composite = slicer.vtkMRMLSliceCompositeNode()
         composite.SetSingletonTag(name)
         slicer.mrmlScene.AddNode(composite)
-    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(slicer.mrmlScene)
     compare(section)
     assert all(n.GetLinkedControl() for n in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
     press(section.sideBySideBox, Qt.Key_Space)
