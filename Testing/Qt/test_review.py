@@ -499,6 +499,7 @@ def test_picture(review, tmp_path):
     goTo(review, "case_0/1")
     click(review.ui.acceptButton)
     goTo(review, "case_1/2")
+    review.ui.folderEdit.currentPath = "/studies/results"
     enter(review.ui.commentEdit, "upper border checked against coronal view")
     parent = review.ui.table.window()
     for name in ("resultsTable", "promptList", "segmentButton", "statusLabel"):

@@ -12,7 +12,7 @@ from ..pythonqt import connect
 from ..results_table import percent
 from .review_widgets import VERDICT_TEXTS
 
-HEADERS = (_("Case"), _("Structure"), _("Verdict"), _("Confidence"), _("mL"), _("Status"), _("Why"))
+HEADERS = (_("Case"), _("Structure"), _("Verdict"), _("Conf."), _("mL"), _("Status"), _("Why"))
 _WORDS = dict(VERDICT_TEXTS)
 
 
@@ -25,7 +25,8 @@ class QueueTable:
         table.setColumnCount(len(HEADERS))
         table.setHorizontalHeaderLabels(list(HEADERS))
         table.verticalHeader().hide()
-        for column, width in ((0, 90), (1, 130), (2, 75), (3, 75), (4, 55), (5, 90)):
+        table.setWordWrap(False)
+        for column, width in ((0, 70), (1, 110), (2, 88), (3, 48), (4, 45), (5, 70)):
             table.setColumnWidth(column, width)
         table.horizontalHeader().setStretchLastSection(True)
         connect(table, "itemSelectionChanged()", self._onSelection)
