@@ -18,6 +18,19 @@ def data_folder() -> Path:
     return Path(os.environ.get("REFSAM3D_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
+def prepare(args: argparse.Namespace) -> int:
+    """Bring a data set into a checked manifest: datalist.json, table of faults, mosaic of overlays."""
+    from .case_checks import faults_table
+    from .prepare import prepare as run
+
+    renames = dict(pair.split("=", 1) for pair in args.rename)
+    manifest, faults = run(args.source, args.output, args.format, renames, args.validation, args.test, args.overwrite)
+    logging.info("%s: %s", manifest.name, ", ".join(f"{len(v)} {k}" for k, v in manifest.cases.items()))
+    logging.info("%s", faults_table(faults))
+    logging.info("look at %s", args.output / "mosaic.png")
+    return 1 if any(f.serious for f in faults) else 0
+
+
 def train(args: argparse.Namespace) -> int:
     """Train, or continue a run that was stopped."""
     from . import distributed
@@ -168,6 +181,15 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
         one.set_defaults(run_command=function)
         return one
+
+    one = add(prepare, "Task04_Hippocampus -o prepared/hippocampus --rename 'Anterior=anterior hippocampus'", data=False)
+    one.add_argument("source", type=Path, help="folder of the data set")
+    one.add_argument("-o", "--output", type=Path, required=True, help="folder for the manifest (and for merged label maps)")
+    one.add_argument("--format", default="", help="datalist, decathlon, nnunet, totalsegmentator, openkbp or bids (default: recognised)")
+    one.add_argument("--rename", nargs="*", default=[], metavar="OLD=NEW", help="name labels as the vocabulary does")
+    one.add_argument("--validation", type=float, default=0.1, help="share of patients, if the source has no such list")
+    one.add_argument("--test", type=float, default=0.1)
+    one.add_argument("--overwrite", action="store_true")
 
     one = add(train, "training/configs/default.toml --run runs/default")
     one.add_argument("config", type=Path)

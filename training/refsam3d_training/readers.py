@@ -1,0 +1,181 @@
+"""Bring what others call a data set into entries of a manifest."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from RefSAM3DLib.errors import InputError
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+
+
+@dataclass
+class Found:
+    """What a reader found. labels: value to name. entries: per split; ``label`` is a path, or structure masks to merge.
+
+    Paths are absolute; ``masks`` in an entry maps a value to the file of that structure alone.
+    """
+
+    name: str
+    labels: dict[int, str]
+    entries: dict[str, list[dict[str, Any]]]
+    modality: str = ""
+    licence: str = ""
+    citation: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def read_decathlon(folder: Path) -> Found:
+    """Medical Segmentation Decathlon and nnU-Net v1: ``dataset.json`` with a list of pairs."""
+    values = _json(folder / "dataset.json")
+    labels = {int(k): v for k, v in values["labels"].items() if int(k) > 0}
+    modalities = list(values.get("modality", {}).values())
+    pairs = [{"image": str(folder / p["image"]), "label": str(folder / p["label"])} for p in values["training"]]
+    found = Found(values.get("name", folder.name), labels, {"training": pairs}, _modality(modalities[:1]), *_origin(values))
+    if len(modalities) > 1:
+        found.notes.append(f"{len(modalities)} channels per image: split them first, one image each")
+    return found
+
+
+def read_nnunet(folder: Path) -> Found:
+    """nnU-Net raw: ``imagesTr/CASE_0000.nii.gz`` and ``labelsTr/CASE.nii.gz``; the first channel is taken."""
+    values = _json(folder / "dataset.json")
+    channels = values.get("channel_names", values.get("modality", {}))
+    raw = values["labels"]
+    labels = {int(v): k for k, v in raw.items() if _is_number(v) and int(v) > 0} if not all(_is_number(k) for k in raw) else \
+             {int(k): v for k, v in raw.items() if int(k) > 0}  # fmt: skip
+    ending = values.get("file_ending", ".nii.gz")
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for split, sub in (("training", "Tr"), ("test", "Ts")):
+        for label in sorted((folder / f"labels{sub}").glob(f"*{ending}")):
+            image = folder / f"images{sub}" / label.name.replace(ending, f"_0000{ending}")
+            entries.setdefault(split, []).append({"image": str(image), "label": str(label)})
+    found = Found(values.get("name", folder.name), labels, entries, _modality(list(channels.values())[:1]), *_origin(values))
+    if len(channels) > 1:
+        found.notes.append(f"only the first of {len(channels)} channels is used: {next(iter(channels.values()))}")
+    return found
+
+
+def read_totalsegmentator(folder: Path) -> Found:
+    """One folder per case with ``ct.nii.gz`` (or ``mri.nii.gz``) and ``segmentations/STRUCTURE.nii.gz``; ``meta.csv`` names the splits."""
+    splits: dict[str, str] = {}
+    if (folder / "meta.csv").is_file():
+        text = (folder / "meta.csv").read_text(encoding="utf-8-sig")
+        rows = csv.DictReader(text.splitlines(), delimiter=";" if ";" in text.splitlines()[0] else ",")
+        splits = {r.get("image_id", ""): {"val": "validation", "train": "training"}.get(r.get("split", ""), r.get("split", "")) for r in rows}
+    cases = [(p, next((p / n for n in ("ct.nii.gz", "mri.nii.gz", "mr.nii.gz") if (p / n).is_file()), None)) for p in sorted(folder.iterdir()) if p.is_dir()]
+    names = sorted({m.name.split(".")[0] for p, image in cases if image for m in (p / "segmentations").glob("*.nii.gz")})
+    labels = {n: name.replace("_", " ") for n, name in enumerate(names, 1)}
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for case, image in cases:
+        if image is None:
+            continue
+        masks = {v: str(case / "segmentations" / f"{n}.nii.gz") for v, n in enumerate(names, 1) if (case / "segmentations" / f"{n}.nii.gz").is_file()}
+        entry = {"image": str(image), "masks": masks, "modality": "CT" if image.name.startswith("ct") else "MR", "patient": case.name, "case": case.name}
+        entries.setdefault(splits.get(case.name) or "training", []).append(entry)
+    return Found(folder.name, labels, entries, "per case")
+
+
+def read_openkbp(folder: Path) -> Found:
+    """OpenKBP's CSV folders: one per patient with ``ct.csv``, ``voxel_dimensions.csv`` and a CSV per structure (128^3, flat index)."""
+    known = {"Brainstem": "brainstem", "SpinalCord": "spinal cord", "RightParotid": "right parotid gland", "LeftParotid": "left parotid gland",
+             "Esophagus": "esophagus", "Larynx": "larynx", "Mandible": "mandible"}  # fmt: skip
+    labels = dict(enumerate(known.values(), 1))
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for split, pattern in (("training", "train*"), ("validation", "valid*"), ("test", "test*")):
+        for patient in sorted(p.parent for p in folder.glob(f"**/{pattern}/*/ct.csv")):
+            masks = {v: str(patient / f"{k}.csv") for v, k in enumerate(known, 1) if (patient / f"{k}.csv").is_file()}
+            entries.setdefault(split, []).append(
+                {"image": str(patient / "ct.csv"), "masks": masks, "case": patient.name, "patient": patient.name, "modality": "CT", "openkbp": True}
+            )
+    return Found("openkbp", labels, entries, "CT", "MIT (source repository)", "Babier et al., OpenKBP, Med Phys 48:5549, 2021")
+
+
+def read_bids(folder: Path) -> Found:
+    """BIDS-like: ``sub-X[/ses-Y]/anat/*_T1w.nii.gz``, masks under ``derivatives/**/sub-X*_dseg.nii.gz`` and a ``*dseg.tsv`` of names."""
+    tables = sorted(folder.glob("**/*dseg.tsv"))
+    if not tables:
+        raise InputError(f"'{folder}' holds no *_dseg.tsv with the columns index and name; add one that names the label values.")
+    rows = csv.DictReader(tables[0].read_text(encoding="utf-8").splitlines(), delimiter="\t")
+    labels = {int(r["index"]): r["name"] for r in rows if int(r["index"]) > 0}
+    entries = []
+    for label in sorted(folder.glob("derivatives/**/sub-*_dseg.nii.gz")):
+        subject = label.name.split("_")[0]
+        stem = re.sub(r"(_(space|label|desc|res)-[^_]+)*_dseg\.nii\.gz$", "", label.name)
+        images = [p for p in sorted(folder.glob(f"{subject}/**/{stem}*.nii.gz")) if "derivatives" not in p.parts and not p.name.endswith("_dseg.nii.gz")]
+        image = images[0] if images else folder / subject / f"{stem}.nii.gz"
+        suffix = image.name.split(".")[0].rsplit("_", 1)[-1].lower()
+        modality = "PET" if suffix == "pet" else "CT" if suffix == "ct" else "MR"
+        entries.append({"image": str(image), "label": str(label), "patient": subject, "modality": modality})
+    return Found(folder.name, labels, {"training": entries}, "per case")
+
+
+def read_datalist(folder: Path) -> Found:
+    """Our own form, as a review export writes it."""
+    values = _json(folder / "datalist.json")
+    entries = {
+        split: [{**e, "image": str(folder / e["image"]), "label": str(folder / e["label"])} for e in values.get(split, [])]
+        for split in ("training", "validation", "test")
+    }
+    return Found(values.get("name", folder.name), {int(k): v for k, v in values["labels"].items()}, entries, values.get("modality", ""),
+                 values.get("licence", ""), values.get("citation", ""))  # fmt: skip
+
+
+READERS: dict[str, Callable[[Path], Found]] = {
+    "datalist": read_datalist, "decathlon": read_decathlon, "nnunet": read_nnunet, "totalsegmentator": read_totalsegmentator,
+    "openkbp": read_openkbp, "bids": read_bids,
+}  # fmt: skip
+
+
+def recognise(folder: Path) -> str:
+    """Name of the reader that a folder looks made for.
+
+    Raises:
+        InputError: none.
+    """
+    if (folder / "datalist.json").is_file():
+        return "datalist"
+    if (folder / "dataset.json").is_file():
+        return "nnunet" if any((folder / "imagesTr").glob("*_0000.*")) else "decathlon"
+    if any(folder.glob("*/segmentations")):
+        return "totalsegmentator"
+    if any(folder.glob("**/ct.csv")):
+        return "openkbp"
+    if any(folder.glob("sub-*")):
+        return "bids"
+    raise InputError(f"'{folder}' looks like none of {', '.join(READERS)}; name one with --format.")
+
+
+def openkbp_array(path: Path, fill: float = 0.0) -> np.ndarray:
+    """A flat-index CSV as a (128, 128, 128) array; a mask file has indices without values."""
+    array = np.full(128**3, fill, np.float32)
+    for row in list(csv.reader(path.read_text().splitlines()))[1:]:
+        array[int(row[0])] = float(row[1]) if len(row) > 1 and row[1] not in ("", "nan") else 1.0
+    return array.reshape(128, 128, 128)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"'{path}' does not exist; give the folder that holds it, or another --format.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _origin(values: dict[str, Any]) -> tuple[str, str]:
+    return values.get("licence", values.get("license", "")), values.get("reference", "")
+
+
+def _is_number(value: object) -> bool:
+    return str(value).isdigit()
+
+
+def _modality(names: list[str]) -> str:
+    first = (names[0] if names else "").upper()
+    return "CT" if first == "CT" else "PET" if first in ("PET", "PT") else "MR" if first else ""
