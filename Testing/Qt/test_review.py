@@ -490,6 +490,11 @@ def test_current_segmentation_under_a_transform(widget, tmp_path):
     np.testing.assert_array_equal(section.session.masks.read(tmp_path / "record" / entry["mask_file"], "left parotid gland", entry["mask"])[0], edited)
     click(section.ui.closeButton)
     assert slicer.mrmlScene.GetNodeByID(volume.GetID()) is volume
+    first = section.ui.folderEdit.currentPath
+    node.SetName("second opinion")
+    click(section.ui.currentButton)
+    assert (section.ui.folderEdit.currentPath, len(section.session.items)) == (first, 2)
+    assert len({entry.image for entry in section.session.items}) == 2  # one never writes over the other's image
 
 
 def test_picture(review, tmp_path):

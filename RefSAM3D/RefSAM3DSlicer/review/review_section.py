@@ -140,6 +140,7 @@ class ReviewSection:
         Raises:
             RefSAM3DError: nothing is chosen, or the folder cannot be used.
         """
+        from RefSAM3DLib.batch.cases import slug
         from RefSAM3DLib.review import folder_for_segmentation
         from RefSAM3DLib.review.verdicts import clean_reviewer
 
@@ -152,10 +153,8 @@ class ReviewSection:
         folder, name = Path(self.ui.folderEdit.currentPath), p.segmentation.GetName()
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "batch.json").is_file():
             raise InputError(_("The folder '{folder}' holds other files; choose an empty or a new one.").format(folder=folder))
-        image, path = exportCurrent(p.inputVolume, p.segmentation, folder.with_name(folder.name + "-input"))
+        image, path = exportCurrent(p.inputVolume, p.segmentation, folder.with_name(folder.name + "-input") / slug(name))
         folder_for_segmentation(folder, image, path, name=name)
-        from RefSAM3DLib.batch.cases import slug
-
         self.scene.useVolume(slug(name), p.inputVolume)
         self._start(folder)
 
