@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_files import write_series
+from interrupts import default_interrupt
 
 import RefSAM3DLib
 from RefSAM3DLib import report as report_module
@@ -402,7 +403,7 @@ def test_ctrl_c_in_a_real_process_ends_with_130_and_leaves_nothing(tmp_path: Pat
         "sys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", code, "segment", str(image), "-p", "mandible", "-o", str(tmp_path / "o.seg.nrrd")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=default_interrupt)
     assert process.stdout is not None
     assert process.stdout.readline() == "computing\n"
     time.sleep(0.1)

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from batch_volumes import write_volume
+from interrupts import default_interrupt
 
 from RefSAM3DLib.batch import BatchOptions, run_batch
 from RefSAM3DLib.batch.case_work import read_result
@@ -117,7 +118,8 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
         write_volume(source / f"case_{n}.nii.gz", seed=n)
     code = RUN.replace('"seconds": 0.1', '"seconds": 30.0').replace("run_batch(source", "from RefSAM3DLib.errors import Cancelled\ntry:\n  run_batch(source")
     code += "except Cancelled as stop:\n  sys.stderr.write(str(stop)); sys.exit(130)\n"
-    process = subprocess.Popen([sys.executable, "-c", code, str(source), str(output), str(diary), "1"], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code, str(source), str(output), str(diary), "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=default_interrupt)
     for _ in range(600):
         if diary.exists():
             break
