@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .text.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
+TOKEN_TABLE = "text_encoder.tower.token_embedding.weight"
 _KIND, _ADAPTER_KIND = "refsam3d-checkpoint", "refsam3d-adapter"
 
 
@@ -161,7 +162,9 @@ def apply_adapter(base: Checkpoint, path: Path | str) -> Checkpoint:
     if unknown:
         raise CheckpointError(f"The adapter '{path}' has {len(unknown)} parameters that its base lacks, first '{unknown[0]}'; get the file again.")
     for name, value in tensors.items():
-        if value.shape != base.state[name].shape:
+        # An adapter with a name of its own brings rows for words that its base does not know.
+        grown = name == TOKEN_TABLE and '"tokens"' in header.get("extra", "") and len(value) >= len(base.state[name])
+        if value.shape != base.state[name].shape and not (grown and value.shape[1:] == base.state[name].shape[1:]):
             raise CheckpointError(
                 f"In the adapter '{path}', '{name}' has shape {tuple(value.shape)}, its base has {tuple(base.state[name].shape)}; get the file again."
             )

@@ -25,13 +25,15 @@ class Fault:
 
 
 def check(manifest: Manifest) -> list[Fault]:
-    """All faults of all cases: files, geometry, label values, empty labels, copies, and patients in two splits."""
+    """All faults of all cases: files, names, geometry, label values, empty labels, copies, and patients in two splits."""
     faults: list[Fault] = []
     hashes: dict[str, list[str]] = defaultdict(list)
     patients: dict[str, set[str]] = defaultdict(set)
     split_of: dict[str, str] = {}
     for split, cases in manifest.cases.items():
         for case in cases:
+            if case.name in split_of:
+                faults.append(Fault(case.name, "name", "names two cases; give each entry a 'case' of its own"))
             split_of[case.name] = split
             if case.patient:
                 patients[case.patient].add(split)

@@ -58,7 +58,7 @@ def manifest_cases(folder: Path, split: str) -> Iterable[tuple[str, Path, Path, 
     for entry in values[split]:
         modality = entry.get("modality", values.get("modality", "")).lower()
         known = {v: labels[v] for v in entry.get("labelled", list(labels))}
-        name = f"{values['name']}/{Path(entry['image']).name.split('.')[0]}"
+        name = f"{values['name']}/{entry.get('case') or Path(entry['image']).name.split('.')[0]}"
         yield name, folder / entry["image"], folder / entry["label"], modality, known
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from RefSAM3DLib.checkpoint import Checkpoint, load_checkpoint, save_adapter
+from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint, load_checkpoint, save_adapter
 from RefSAM3DLib.config import from_dict
 from RefSAM3DLib.errors import ConfigError, InputError
 from RefSAM3DLib.inference.preprocess import Frame
@@ -27,7 +27,7 @@ from .new_structures import changes, check_names, choose_grid, extended, train_n
 from .old_structures import structure_losses
 from .sampling import TileSampler
 from .setup_run import write_config
-from .trainable import PAPER_PARTS, TOKEN_TABLE, select, shares, shares_table
+from .trainable import PAPER_PARTS, select, shares, shares_table
 
 logger = logging.getLogger(__name__)
 

@@ -85,7 +85,7 @@ def _case(folder: Path, values: dict[str, Any], labels: dict[int, str], entry: d
     modality = entry.get("modality", values.get("modality", "")).lower()
     known = {int(v): labels[int(v)] for v in entry.get("labelled", list(labels))}
     composites = {n: tuple(v) for n, v in values.get("composites", {}).items() if set(v) <= set(known)}
-    stem = Path(entry["image"]).name.split(".")[0]
+    stem = entry.get("case") or Path(entry["image"]).name.split(".")[0]  # TotalSegmentator calls every image ct.nii.gz
     return ManifestCase(
         name=f"{values.get('name', folder.name)}/{stem}", image=folder / entry["image"], label=folder / entry["label"],
         modality=modality if modality in ("ct", "mr", "pet") else "", known=known, composites=composites, patient=entry.get("patient", ""),

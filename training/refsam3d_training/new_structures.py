@@ -9,14 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from RefSAM3DLib.checkpoint import Checkpoint
+from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint
 from RefSAM3DLib.config import GridConfig, ModelConfig
 from RefSAM3DLib.errors import ConfigError
 from RefSAM3DLib.text.tokenizer import clip_ids
 from RefSAM3DLib.text.vocabulary import Vocabulary
 from RefSAM3DLib.text.wording import SIDE_WORDS, normalise, swap_sides
-
-from .trainable import TOKEN_TABLE
 
 #: DICOM code of a structure whose terminology nobody gave: a private scheme, which tools show by its meaning.
 PRIVATE_SCHEME = "99REFSAM3D"

@@ -93,7 +93,7 @@ def _materialised(entry: dict[str, Any], output: Path) -> dict[str, Any]:
     masks = entry.pop("masks", None)
     if masks is None:
         return entry
-    name = entry.pop("case")
+    name = entry["case"]
     for folder in ("images", "labels"):
         (output / folder).mkdir(exist_ok=True)
     if entry.pop("openkbp", False):
@@ -138,7 +138,7 @@ def write_mosaic(path: Path, manifest: Manifest, left_out: set[str]) -> None:
     for number, case in enumerate(cases):
         volume = case.volume()
         order, flip = volume.geometry.to_working_orientation()
-        labels = reorient(sitk.GetArrayFromImage(sitk.ReadImage(str(case.label))), order, flip)
+        labels = reorient(sitk.GetArrayFromImage(sitk.ReadImage(str(case.label))).astype(int), order, flip)
         grey = reorient(volume.array, order, flip)
         index = int((labels > 0).sum((1, 2)).argmax())
         low, high = (-160.0, 240.0) if volume.modality is Modality.CT else np.percentile(grey[index], [1, 99])

@@ -24,7 +24,6 @@ PARTS: dict[str, str] = {
 }
 #: What the paper trains; the pretrained image encoder and the text tower stay as they are.
 PAPER_PARTS = ("adapters", "depth_terms", "norms", "necks", "projector", "cross_attention", "reader", "decoder")
-TOKEN_TABLE = "text_encoder.tower.token_embedding.weight"
 
 
 def part_of(name: str) -> str:

@@ -1,0 +1,145 @@
+"""Readers of other layouts, and faults that are all found at once."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from refsam3d_training.__main__ import main
+from refsam3d_training.case_checks import check, faults_table
+from refsam3d_training.manifest import Manifest
+from refsam3d_training.prepare import prepare, split_by_patient
+from refsam3d_training.readers import recognise
+
+from RefSAM3DLib.errors import InputError, OutputError
+
+
+def write(path, array, spacing=(2.0, 2.0, 3.0)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(path))
+
+
+def ct(seed=0):
+    return np.random.default_rng(seed).integers(-1000, 1000, (8, 10, 12)).astype(np.int16)
+
+
+def label(*values):
+    array = np.zeros((8, 10, 12), np.uint8)
+    for n, v in enumerate(values):
+        array[2 + 2 * n, 3:6, 4:8] = v
+    return array
+
+
+def test_decathlon_folder(tmp_path):
+    source = tmp_path / "Task99"
+    write(source / "imagesTr/a.nii.gz", ct())
+    write(source / "labelsTr/a.nii.gz", label(1, 2))
+    values = {"name": "x", "modality": {"0": "CT"}, "labels": {"0": "background", "1": "Brain_Stem", "2": "larynx"}, "licence": "CC", "reference": "r"}
+    (source / "dataset.json").write_text(json.dumps({**values, "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}]}))
+    assert recognise(source) == "decathlon"
+    manifest, faults = prepare(source, tmp_path / "out", structures={"Brain_Stem": "brainstem"}, validation=0, test=0)
+    assert manifest.labels == {1: "brainstem", 2: "larynx"}
+    assert (manifest.values["licence"], manifest.values["citation"], faults) == ("CC", "r", [])
+    assert (tmp_path / "out" / "mosaic.png").read_bytes()[:4] == b"\x89PNG"
+    assert manifest.cases["training"][0].volume().modality.value == "ct"
+    with pytest.raises(OutputError, match="exists already"):
+        prepare(source, tmp_path / "out")
+
+
+def test_nnunet_folder_names_its_labels_the_other_way_round(tmp_path):
+    source = tmp_path / "Dataset001"
+    write(source / "imagesTr/a_0000.nii.gz", ct())
+    write(source / "labelsTr/a.nii.gz", label(1))
+    (source / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}))
+    manifest, faults = prepare(source, tmp_path / "out", validation=0, test=0)
+    assert manifest.labels == {1: "liver"}
+    assert not faults
+    assert manifest.cases["training"][0].image.name == "a_0000.nii.gz"
+
+
+def test_totalsegmentator_masks_become_one_label_map_and_a_missing_file_is_unknown(tmp_path):
+    source = tmp_path / "ts"
+    for case, organs in (("s0001", ("liver", "spleen")), ("s0002", ("spleen",))):
+        write(source / case / "ct.nii.gz", ct(hash(case) % 100))
+        for n, organ in enumerate(organs):
+            write(source / case / "segmentations" / f"{organ}.nii.gz", (label(*([0] * n), 1) > 0).astype(np.uint8))
+    manifest, faults = prepare(source, tmp_path / "out", validation=0, test=0)
+    by_name = {c.name.split("/")[1]: c for c in manifest.cases["training"]}
+    assert len(manifest.cases["training"]) == 2
+    known = sorted(tuple(sorted(c.known.values())) for c in by_name.values())
+    assert known == [("liver", "spleen"), ("spleen",)]
+    assert not [f for f in faults if f.serious]
+
+
+def test_openkbp_csv(tmp_path):
+    patient = tmp_path / "kbp" / "train-pats" / "pt_1"
+    patient.mkdir(parents=True)
+    (patient / "voxel_dimensions.csv").write_text("3.9\n3.9\n2.5\n")
+    flat = np.ravel_multi_index((10, 20, 30), (128, 128, 128))
+    (patient / "ct.csv").write_text(f",data\n{flat},1500\n")
+    (patient / "Larynx.csv").write_text(f",data\n{flat},\n")
+    manifest, _ = prepare(tmp_path / "kbp", tmp_path / "out", validation=0, test=0)
+    case = manifest.cases["training"][0]
+    volume = case.volume()
+    assert list(case.known.values()) == ["larynx"]
+    assert volume.array[30, 10, 20] == 476
+    assert case.truth(volume)["larynx"].sum() == 1
+    assert volume.geometry.spacing_xyz_mm == pytest.approx((3.9, 3.9, 2.5))
+
+
+def test_bids_like_folder(tmp_path):
+    source = tmp_path / "bids"
+    write(source / "sub-01/anat/sub-01_T1w.nii.gz", ct())
+    write(source / "derivatives/manual/sub-01/anat/sub-01_T1w_desc-x_dseg.nii.gz", label(3))
+    (source / "derivatives/manual/desc-x_dseg.tsv").write_text("index\tname\n0\tbackground\n3\thippocampus\n")
+    manifest, faults = prepare(source, tmp_path / "out", validation=0, test=0)
+    case = manifest.cases["training"][0]
+    assert (case.modality, case.patient, list(case.known.values())) == ("mr", "sub-01", ["hippocampus"])
+    assert not faults
+
+
+def test_all_faults_of_a_set_are_reported_at_once(tiny_data, tmp_path):
+    folder = tmp_path / "bad"
+    shutil.copytree(tiny_data / "phantoms_ct", folder)
+    values = json.loads((folder / "datalist.json").read_text())
+    first, second = values["training"]
+    shutil.copy(folder / first["image"], folder / values["test"][0]["image"])  # a copy in another split
+    values["validation"][0]["patient"] = first["patient"]
+    moved = sitk.ReadImage(str(folder / second["label"]))
+    moved.SetOrigin([v + 5 for v in moved.GetOrigin()])
+    sitk.WriteImage(moved, str(folder / second["label"]))
+    foreign = sitk.ReadImage(str(folder / first["label"]))
+    foreign[0, 0, 0] = 99
+    sitk.WriteImage(foreign, str(folder / first["label"]))
+    (folder / values["validation"][1]["image"]).unlink()
+    (folder / "datalist.json").write_text(json.dumps(values))
+    faults = check(Manifest.read(folder))
+    assert {"copy", "patient", "geometry", "value", "file"} <= {f.kind for f in faults if f.serious}
+    table = faults_table(faults)
+    assert "[99] have no name" in table
+    assert "keep all images of a patient in one split" in table
+    assert table.index("ERROR") < table.index("note") if "note" in table else True
+
+
+def test_patients_are_split_whole_and_stay_where_they_are_when_cases_are_added():
+    entries = [{"image": f"{p}_{n}.nii.gz", "patient": f"p{p}"} for p in range(60) for n in range(2)]
+    lists = split_by_patient({"training": entries}, 0.2, 0.2)
+    sides = [{e["patient"] for e in lists[s]} for s in ("training", "validation", "test")]
+    assert all(sides)
+    assert len(sides[0] | sides[1] | sides[2]) == sum(map(len, sides)) == 60
+    more = split_by_patient({"training": [*entries, {"image": "n.nii.gz", "patient": "new"}]}, 0.2, 0.2)
+    assert all({e["patient"] for e in lists[s]} <= {e["patient"] for e in more[s]} for s in lists)
+
+
+def test_prepare_command_takes_a_review_export_and_says_what_it_cannot_read(tiny_data, tmp_path, capsys):
+    assert main(["prepare", str(tiny_data / "phantoms_ct"), "-o", str(tmp_path / "out")]) == 0
+    again = Manifest.read(tmp_path / "out")
+    assert {s: len(c) for s, c in again.cases.items()} == {"training": 2, "validation": 2, "test": 1}
+    assert again.cases["training"][0].volume().array.ndim == 3
+    assert main(["prepare", str(tmp_path), "-o", str(tmp_path / "x")]) == 1
+    assert "looks like none of" in capsys.readouterr().err
+    with pytest.raises(InputError, match="is no folder"):
+        prepare(tmp_path / "nowhere", tmp_path / "y")
