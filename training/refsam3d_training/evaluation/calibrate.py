@@ -82,6 +82,8 @@ def fit(records: list[Record], grids: list[str]) -> dict[str, Any]:
             scale, bias = fit_presence(logits, present, weights)
         threshold, curve = fit_threshold(records, grid)
         out["grids"][grid] = dataclasses.asdict(Calibration(scale=scale, bias=bias, mask_threshold=threshold))
+        asked = np.array([r["kind"] != "own synonym" for r in mine], dtype=bool)  # the fit is judged by canonical names, as `evaluate` does
+        logits, present = logits[asked], present[asked]
         probability = 1 / (1 + np.exp(-(scale * logits + bias)))
         error, _ = reliability(probability, present)
         out["fit"][grid] = {
