@@ -28,6 +28,7 @@ PACKAGES = {
     "open_clip_torch": ("open_clip", "open_clip_torch>=2.24", 10),
     "safetensors": ("safetensors", "safetensors>=0.4.3", 1),
     "SimpleITK": ("SimpleITK", "SimpleITK>=2.3", 50),
+    "slicerio": ("slicerio", "slicerio>=1.1", 1),  # batch results and reviews; brings pynrrd
 }
 TORCH_REQUIREMENT = ">=2.4,!=2.9.*"
 #: What Slicer ships and what must stay as it is.
