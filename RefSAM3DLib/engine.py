@@ -28,7 +28,7 @@ from .resources import resource_path
 from .text.prompts import resolve_all
 from .text.tokenizer import PromptTokenizer
 from .text.vocabulary import Vocabulary
-from .types import Cancel, Modality, Progress, PromptResult, PromptStatus, ResolvedPrompt, Volume
+from .types import Cancel, Modality, Progress, PromptResult, ResolvedPrompt, Volume
 from .volume_io import decide_modality
 
 logger = logging.getLogger(__name__)
@@ -368,8 +368,3 @@ def checked_roi(roi: Sequence[int], shape: tuple[int, int, int]) -> tuple[int, i
     if len(out) != 6 or any(out[2 * a] >= out[2 * a + 1] for a in range(3)):
         raise InputError(f"The region {tuple(roi)} does not meet the volume of shape {shape}; give k0, k1, j0, j1, i0, i1 inside it.")
     return out[0], out[1], out[2], out[3], out[4], out[5]
-
-
-def is_drawable(prompt: ResolvedPrompt, allow_unknown: bool) -> bool:
-    """Whether a prompt is computed at all."""
-    return prompt.status is PromptStatus.KNOWN or allow_unknown

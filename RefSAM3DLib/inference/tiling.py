@@ -36,14 +36,6 @@ class Layout:
         starts = tuple((d, h, w) for d in axes[0] for h in axes[1] for w in axes[2])
         return cls(padded, pad, tile_dhw, starts)  # type: ignore[arg-type]
 
-    def tiles_touching(self, box: tuple[int, ...]) -> list[int]:
-        """Tiles needed for a padded box: of those whose core meets the box, all that overlap it."""
-        chosen = []
-        for index, start in enumerate(self.starts):
-            if all(start[a] < box[2 * a + 1] and start[a] + self.tile_dhw[a] > box[2 * a] for a in range(3)):
-                chosen.append(index)
-        return chosen
-
 
 def axis_starts(length: int, tile: int, patch: int) -> list[int]:
     """Starts along one axis, multiples of ``patch``, evenly spread, overlapping by at least ``OVERLAP`` where there are several.
@@ -56,14 +48,6 @@ def axis_starts(length: int, tile: int, patch: int) -> list[int]:
     overlap = min(OVERLAP, tile // 2)
     count = -(-(length - tile) // (tile - overlap)) + 1
     return sorted({round(i * (length - tile) / (count - 1) / patch) * patch for i in range(count)})  # a tile of one patch: steps round together
-
-
-def pad_to(values: Tensor, layout: Layout, fill: float = -1.0) -> Tensor:
-    """(C, d, h, w) -> (C, D, H, W) of the layout, centred."""
-    out = values.new_full((values.shape[0], *layout.shape_dhw), fill)
-    (d, h, w), (pd, ph, pw) = values.shape[1:], layout.pad
-    out[:, pd : pd + d, ph : ph + h, pw : pw + w] = values
-    return out
 
 
 def blend_weight(tile_dhw: tuple[int, int, int], patch: int) -> Tensor:
