@@ -43,7 +43,7 @@ class BatchObjective(nn.Module):
         self.model, self.config, self.model_config, self.tokenizer, self.device = model, config, model_config, tokenizer, device
 
     def forward(self, tiles: list[Tile], foreground: float) -> torch.Tensor:
-        """Scalar loss; ``foreground``: greatest weight of foreground voxels."""
+        """Scalar loss; ``foreground``: greatest weight of foreground voxels in fine tiles."""
         volume = torch.stack([t.volume for t in tiles]).to(self.device)
         domain = torch.tensor([self.model_config.domain(t.grid, t.coarse) for t in tiles], device=self.device)
         features, pixels = self.model.encode_image(volume, domain)
@@ -55,7 +55,8 @@ class BatchObjective(nn.Module):
             output = self.model.forward_tile(features, pixels, index, prompts.select(slice(first, first + count)))
             first += count
             c = self.config
-            losses.append(tile_loss(output, tile.targets.to(self.device).float(), tile.asked, tile.coarse, foreground, c.presence_weight, c.coarse_weight))
+            weight = c.coarse_foreground_weight if tile.coarse else foreground
+            losses.append(tile_loss(output, tile.targets.to(self.device).float(), tile.asked, tile.coarse, weight, c.presence_weight, c.coarse_weight))
         return torch.stack(losses).mean()
 
 
