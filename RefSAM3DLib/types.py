@@ -62,7 +62,7 @@ class ResolvedPrompt:
         terms: structures to unite and subtract, in order; empty unless known.
         suggestions: canonical names near the text, best first (close: at least one).
         note: one sentence for the user where the reading is not obvious ("no side given: both sides").
-        text: what the text tower reads for this result (the user's own wording, reduced to this result).
+        text: what the text tower reads: of a known prompt the canonical name, so that every wording of a structure gives the same mask.
     """
 
     prompt: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -62,8 +61,7 @@ class PromptSession:
 
     def run(self, resolved: list[ResolvedPrompt], allow_unknown: bool) -> list[PromptResult]:
         """All prompts; results in order."""
-        several = Counter(prompt.prompt for prompt in resolved)
-        plans = [self._terms(prompt, allow_unknown, several[prompt.prompt] > 1) for prompt in resolved]
+        plans = [self._terms(prompt, allow_unknown) for prompt in resolved]
         self._look([t for terms in plans for t in terms])
         results = []
         for n, (prompt, terms) in enumerate(zip(resolved, plans, strict=True)):
@@ -78,13 +76,12 @@ class PromptSession:
         if self.progress is not None:
             self.progress(fraction, stage)
 
-    def _terms(self, prompt: ResolvedPrompt, allow_unknown: bool, shared: bool) -> list[TermAnswer]:
-        """Structures and wordings of a result. Of a text that several results share, each reads its canonical name: "left and right parotid
-        glands" must not word one side differently from the other."""
+    def _terms(self, prompt: ResolvedPrompt, allow_unknown: bool) -> list[TermAnswer]:
+        """Structures of a result and the text that each is read by."""
         config = self.engine.checkpoint.config
         if prompt.status is PromptStatus.KNOWN:
-            single = len(prompt.terms) == 1 and not shared
-            return [TermAnswer(t, config.grid_of(t.structure), prompt.text if single and prompt.text else t.structure) for t in prompt.terms]
+            texts = [prompt.text] if len(prompt.terms) == 1 else [t.structure for t in prompt.terms]
+            return [TermAnswer(t, config.grid_of(t.structure), text) for t, text in zip(prompt.terms, texts, strict=True)]
         if not allow_unknown:
             return []
         from .scope import best_grid

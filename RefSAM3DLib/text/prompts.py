@@ -56,8 +56,9 @@ def check_prompt(text: str) -> str:
 def resolve(text: str, vocabulary: Vocabulary) -> list[ResolvedPrompt]:
     """Return what a text asks for, at least one entry; nothing is computed.
 
-    ``text`` of an entry is the user's own wording where it names one structure by itself, else the canonical name; for a union or
-    difference it equals ``resolved``, and each term is read by its canonical name.
+    A known structure is read by its canonical name whatever wording was typed, so that no wording of a structure gives a
+    better mask than another (the scores of the model file have what the text tower makes of raw wordings). For a union or difference
+    ``text`` equals ``resolved``.
 
     Raises:
         PromptError: see :func:`check_prompt`.
@@ -70,7 +71,7 @@ def resolve(text: str, vocabulary: Vocabulary) -> list[ResolvedPrompt]:
     trained = trained_wording(normalise(prompt).split(), index)
     if trained is not None:
         name = index.owners[normalise(trained)]
-        return [ResolvedPrompt(prompt, name, PromptStatus.KNOWN, (Term(name),), text=trained)]
+        return [ResolvedPrompt(prompt, name, PromptStatus.KNOWN, (Term(name),), text=name)]
     tokens = join_pairs(tokenise(prompt), index.pairs)
     if any(token in lexicon.NEGATIONS and token not in index.words for token in tokens):
         return [_unknown(prompt, "Negations are not understood; name what you want, or write 'A minus B'.")]
@@ -124,7 +125,6 @@ class _Wanted:
     findings: tuple[Finding, ...]
     subtract: tuple[bool, ...]
     is_composite: bool
-    is_borrowed: bool
 
 
 def _wanted(groups: Sequence[RawGroup], index: Index) -> list[_Wanted]:
@@ -152,7 +152,6 @@ def _wanted(groups: Sequence[RawGroup], index: Index) -> list[_Wanted]:
                     findings=tuple(findings[i] for i in members),
                     subtract=tuple(terms[i][1].subtract for i in members),
                     is_composite=group.united or len(members) > 1,
-                    is_borrowed=lender is not None,
                 )
             )
         start = end
@@ -166,11 +165,7 @@ def _results(prompt: str, wanted: _Wanted) -> list[ResolvedPrompt]:
     if finding.status is not PromptStatus.KNOWN:
         text = finding.text or prompt
         return [ResolvedPrompt(prompt, "", finding.status, suggestions=finding.suggestions, note=finding.note, text=text)]
-    canonical = wanted.is_borrowed or len(finding.names) > 1
-    return [
-        ResolvedPrompt(prompt, name, PromptStatus.KNOWN, (Term(name),), note=finding.note, text=name if canonical else finding.text)
-        for name in finding.names
-    ]
+    return [ResolvedPrompt(prompt, name, PromptStatus.KNOWN, (Term(name),), note=finding.note, text=name) for name in finding.names]
 
 
 def _inverted(prompt: str, tokens: Sequence[str], index: Index) -> list[ResolvedPrompt]:
@@ -180,7 +175,7 @@ def _inverted(prompt: str, tokens: Sequence[str], index: Index) -> list[Resolved
     joined = look_up(index.phrase(words_only(tokens)), index)
     if joined.status is not PromptStatus.KNOWN:
         return []
-    return _results(prompt, _Wanted((joined,), (False,), is_composite=False, is_borrowed=False))
+    return _results(prompt, _Wanted((joined,), (False,), is_composite=False))
 
 
 def _composite(prompt: str, wanted: _Wanted) -> ResolvedPrompt:

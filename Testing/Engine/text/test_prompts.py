@@ -291,12 +291,10 @@ def test_wordings_resolve_in_every_template():
 
 
 @pytest.mark.parametrize("name", VOCABULARY.names)
-def test_the_text_tower_reads_a_trained_wording_as_it_was_trained(name: str):
+def test_every_wording_of_a_structure_is_read_alike(name: str):
     for wording in VOCABULARY.all_wordings(name):
         for template in ("{}", "segment the {}", "perform {} segmentation"):
-            (result,) = resolve(template.format(wording), VOCABULARY)
-            assert result.text in VOCABULARY.all_wordings(name)
-            assert normalise(result.text) == normalise(wording)
+            assert [result.text for result in resolve(template.format(wording), VOCABULARY)] == [name]
 
 
 @pytest.mark.parametrize(
