@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .checkpoint import Calibration, Checkpoint, apply_adapter, load_checkpoint
 from .config import GridConfig
 from .device import choose_device, device_title
-from .errors import Cancelled, DeviceError, InputError
+from .errors import Cancelled, DeviceError
+from .inference.checks import check_volume, checked_roi, content_key, is_shortage
 from .inference.embed import GridEmbedding
-from .inference.preprocess import intensity_windows
-from .inference.scope import best_grid, extent_warning, modality_warning
+from .inference.scope import best_grid
 from .inference.session import PromptSession
+from .inference.volume_embedding import VolumeEmbedding
 from .modeling.refsam3d import PromptFeatures
 from .modeling.text_encoder import pad_tokens
 from .resources import resource_path
 from .text.prompts import resolve_all
 from .text.tokenizer import PromptTokenizer
 from .text.vocabulary import Vocabulary
-from .types import Cancel, Modality, Progress, PromptResult, ResolvedPrompt, Volume
+from .types import Cancel, Progress, PromptResult, ResolvedPrompt, Volume
 from .volume_io import decide_modality
 
 logger = logging.getLogger(__name__)
@@ -36,71 +34,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_MODEL = ("Models", "refsam3d-small.safetensors")
 #: Bytes of encoded images that an engine keeps before it forgets the least recently used one.
 CACHE_BYTES = 1_000_000_000
-#: Up to this many fine tiles, the fine pass reads the whole volume at once and no coarse pass is needed.
-DIRECT_TILES = 2
-#: Most tiles of the look at the whole volume. A volume far larger than the grid was trained for (a hippocampus asked for in a
-#: body CT) is looked at more coarsely instead of for minutes; such an image is out of scope anyway, and the result says so.
-LOOK_TILES = 48
-
-
-class VolumeEmbedding:
-    """A volume and all that was computed from it alone: encodings by grid, made on demand and kept.
-
-    Attributes:
-        volume, modality: as read. warnings: sentences about the image as a whole.
-        grids: encodings by (grid name, coarse, mirrored). key: content hash.
-    """
-
-    def __init__(self, engine: RefSAM3DEngine, volume: Volume, key: str) -> None:
-        self.engine, self.volume, self.key = engine, volume, key
-        self.modality = Modality(volume.modality or Modality.MR)
-        self.grids: dict[tuple[str, bool, bool], GridEmbedding] = {}
-        self.windows: list[tuple[float, float]] | None = None
-
-    @property
-    def bytes(self) -> int:
-        """Memory in use."""
-        return sum(g.bytes for g in self.grids.values())
-
-    def grid(self, grid: GridConfig, coarse: bool, mirrored: bool = False) -> GridEmbedding:
-        """Encoding of one grid (its tiles may still be missing)."""
-        key = (grid.name, coarse, mirrored)
-        if key not in self.grids:
-            engine = self.engine
-            if self.windows is None:
-                self.windows = intensity_windows(self.volume, self.modality, engine.checkpoint.config.intensity)
-            if coarse:
-                geometry = self.volume.geometry
-                grid = bounded_look(grid, geometry.permuted(*geometry.to_working_orientation()).extent_xyz_mm)
-            self.grids[key] = (
-                self.grid(grid, coarse).mirror()
-                if mirrored
-                else GridEmbedding(engine.model, engine.checkpoint.config, grid, coarse, self.volume, engine.device, self.windows)
-            )
-        return self.grids[key]
-
-    def views(self, grid: GridConfig, coarse: bool) -> list[GridEmbedding]:
-        """The plain image and, where the model averages both, its left-right mirror."""
-        sides = (False, True) if self.engine.checkpoint.config.mirror_views else (False,)
-        return [self.grid(grid, coarse, mirrored) for mirrored in sides]
-
-    def is_direct(self, grid: GridConfig) -> bool:
-        """Whether the fine pass alone sees the whole volume."""
-        spacing = grid.spacing_mm
-        extent = self.volume.geometry.extent_xyz_mm
-        count = 1
-        for e, t in zip(sorted(extent), sorted(grid.tile_dhw), strict=True):
-            count *= max(1, int(np.ceil(e / spacing / t)))
-        return count <= 8 and len(self.grid(grid, coarse=False).layout.starts) <= DIRECT_TILES
-
-    def whole_view(self, grid: GridConfig) -> GridEmbedding:
-        """The pass that decides presence: coarse, or fine where that is direct."""
-        return self.grid(grid, coarse=not self.is_direct(grid))
-
-    def scope_warnings(self, grid: GridConfig) -> tuple[str, ...]:
-        """Why this image is not of the kind that the grid was trained on (empty: it is)."""
-        found = (modality_warning(grid, self.modality), extent_warning(grid, self.whole_view(grid).extent_mm))
-        return tuple(w for w in found if w)
 
 
 class RefSAM3DEngine:
@@ -243,29 +176,47 @@ class RefSAM3DEngine:
             if any(grid.device != self.device for grid in embedding.grids.values()):
                 embedding.grids.clear()  # made before this engine fell back to the CPU
             try:
-                return PromptSession(self, embedding, progress, cancel, probability, roi).run(resolved, allow_unknown)
-            except (DeviceError, MemoryError, RuntimeError) as error:
-                if not is_shortage(error):
-                    raise
-                if self.device.type == "cpu":
-                    if isinstance(error, DeviceError):
-                        raise
-                    raise DeviceError(f"Out of memory ({str(error).splitlines()[0]}); close other programs, or give a region with --roi.") from error
-                note = f"{self.device_name} ran out of memory; this run fell back to the CPU."
-                logger.warning(note)
-                self._move_to_cpu(note)
-                embedding.grids.clear()
-                self._embeddings[embedding.key] = embedding
-                return PromptSession(self, embedding, progress, cancel, probability, roi).run(resolved, allow_unknown)
+                while True:
+                    try:
+                        return PromptSession(self, embedding, progress, cancel, probability, roi).run(resolved, allow_unknown)
+                    except (DeviceError, MemoryError, RuntimeError) as error:
+                        if not is_shortage(error):
+                            raise
+                        shortage = error.with_traceback(None)  # its frames hold the tensors that must go
+                    self._need_less(embedding, shortage)
             finally:
                 self._forget_beyond_limit(embedding)
 
-    def _move_to_cpu(self, note: str) -> None:
+    def _need_less(self, embedding: VolumeEmbedding, shortage: Exception) -> None:
+        """Make the next attempt need less memory: smaller tiles, then the CPU.
+
+        Raises:
+            DeviceError: nothing smaller is left.
+        """
+        on_cpu = self.device.type == "cpu"
+        if on_cpu and isinstance(shortage, DeviceError):
+            raise shortage  # refused before it began
+        if not embedding.small_tiles:
+            embedding.use_small_tiles()
+            self._note(f"{self.device_name} ran out of memory; this image is read in smaller tiles, which see less around them.")
+        elif on_cpu:
+            raise DeviceError(f"Out of memory ({str(shortage).splitlines()[0]}); close other programs, or give a region with --roi.") from shortage
+        else:
+            self._note(f"{self.device_name} ran out of memory; this run fell back to the CPU.")
+            self._move_to_cpu()
+            embedding.small_tiles = False
+            embedding.grids.clear()
+            self._embeddings[embedding.key] = embedding
+
+    def _note(self, warning: str) -> None:
+        logger.warning(warning)
+        self.warnings.append(warning)
+
+    def _move_to_cpu(self) -> None:
         self.device = torch.device("cpu")
         self.model.to(self.device)
         self._embeddings.clear()
         self._texts.clear()
-        self.warnings.append(note)
 
     def _embedding(self, volume: Volume) -> VolumeEmbedding:
         """Embedding of a volume by content; the least recently used ones go when the limit is reached."""
@@ -313,58 +264,3 @@ def best_grid_of(
     import dataclasses
 
     return best_grid(dataclasses.replace(engine.checkpoint.config, grids=tuple(candidates)), embedding.modality, extents)
-
-
-def bounded_look(grid: GridConfig, extent_mm: tuple[float, float, float]) -> GridConfig:
-    """The grid with its coarse spacing enlarged until the look takes at most ``LOOK_TILES`` tiles."""
-    import dataclasses
-
-    spacing = grid.coarse_spacing_mm
-    while math.prod(max(1, math.ceil((e / spacing - t) / (t - t // 3)) + 1) for e, t in zip(extent_mm[::-1], grid.coarse_tile_dhw, strict=True)) > LOOK_TILES:
-        spacing *= 1.1
-    return grid if spacing == grid.coarse_spacing_mm else dataclasses.replace(grid, coarse_spacing_mm=spacing)
-
-
-def content_key(volume: Volume) -> str:
-    """Hash of voxels, grid and modality: editing a volume changes it, renaming does not."""
-    digest = hashlib.blake2b(digest_size=16)
-    array = np.ascontiguousarray(volume.array)
-    digest.update(array.data)
-    digest.update(np.ascontiguousarray(volume.geometry.ijk_to_ras).tobytes())
-    digest.update(f"{array.dtype}{array.shape}{volume.modality}".encode())
-    return digest.hexdigest()
-
-
-def check_volume(volume: Volume) -> None:
-    """Refuse voxels that nothing can be read from.
-
-    Raises:
-        InputError: wrong number of axes, not numbers, NaN or infinite, or all the same.
-    """
-    array = volume.array
-    if array.ndim != 3 or tuple(array.shape) != tuple(volume.geometry.shape_dhw):
-        raise InputError(f"The voxel array has shape {array.shape}, its geometry says {volume.geometry.shape_dhw}; load the volume again.")
-    if array.dtype.kind not in "iuf":
-        raise InputError(f"The voxels are of type {array.dtype}, not real numbers; convert the image to a scalar volume.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int(array.size - np.isfinite(array).sum())
-        raise InputError(f"The image has {bad} voxels that are NaN or infinite; replace them by the background value first.")
-    if array.size and array.min() == array.max():
-        raise InputError(f"Every voxel of the image has the same value {array.flat[0]}; choose another volume.")
-
-
-def is_shortage(error: Exception) -> bool:
-    """Whether a run failed for want of memory: on a CPU torch says so by a plain RuntimeError."""
-    return isinstance(error, (DeviceError, MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error) or "not enough memory" in str(error)
-
-
-def checked_roi(roi: Sequence[int], shape: tuple[int, int, int]) -> tuple[int, int, int, int, int, int]:
-    """Clip a region to the volume.
-
-    Raises:
-        InputError: it is empty or outside.
-    """
-    out = [min(max(int(v), 0), shape[n // 2]) for n, v in enumerate(roi)]
-    if len(out) != 6 or any(out[2 * a] >= out[2 * a + 1] for a in range(3)):
-        raise InputError(f"The region {tuple(roi)} does not meet the volume of shape {shape}; give k0, k1, j0, j1, i0, i1 inside it.")
-    return out[0], out[1], out[2], out[3], out[4], out[5]

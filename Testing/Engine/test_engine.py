@@ -470,6 +470,30 @@ def test_threads_queue_and_agree(engine: RefSAM3DEngine, shared) -> None:
         assert np.array_equal(results[n].mask, shared[2][0].mask)
 
 
+def test_out_of_memory_is_met_with_smaller_tiles_first(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = blocks()
+    whole = engine.segment(volume, ["brainstem"])[0]
+    engine.release()
+    encode, limit = type(engine.model).encode_image, engine.checkpoint.config.grids[0].tile_dhw
+    seen = []
+
+    def small(model, batch: torch.Tensor, domain: torch.Tensor):
+        seen.append(tuple(batch.shape[2:]))
+        if batch[0, 0].numel() >= np.prod(limit):
+            raise torch.OutOfMemoryError("out of memory")
+        return encode(model, batch, domain)
+
+    monkeypatch.setattr(type(engine.model), "encode_image", small)
+    held = engine._embedding(volume)
+    monkeypatch.setattr("RefSAM3DLib.inference.embed.DeviceError", torch.OutOfMemoryError)  # as the GPU's allocator says it
+    found = engine.segment(held, ["brainstem"])[0]
+    assert held.small_tiles
+    assert any("read in smaller tiles" in w for w in engine.warnings)
+    assert all(np.prod(shape) < np.prod(limit) for shape in seen[-1:])
+    assert found.mask.shape == whole.mask.shape
+    assert np.array_equal(engine.segment(held, ["brainstem"])[0].mask, found.mask)
+
+
 def test_out_of_memory_on_a_gpu_falls_back_to_the_cpu_and_says_so(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("RefSAM3DLib.engine.device_title", lambda device: f"{device.type} (pretended)")
     volume = blocks()
@@ -480,7 +504,7 @@ def test_out_of_memory_on_a_gpu_falls_back_to_the_cpu_and_says_so(engine: RefSAM
     real, failed = PromptSession.run, []
 
     def once(session: PromptSession, *args: object) -> list[PromptResult]:
-        if not failed:
+        if len(failed) < 2:  # with smaller tiles, too
             failed.append(1)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return real(session, *args)

@@ -1,0 +1,57 @@
+"""What a run is given: is it a volume, is the region inside it, how is it recognised, did memory run out?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..errors import DeviceError, InputError
+from ..types import Volume
+
+
+def content_key(volume: Volume) -> str:
+    """Hash of voxels, grid and modality: editing a volume changes it, renaming does not."""
+    digest = hashlib.blake2b(digest_size=16)
+    array = np.ascontiguousarray(volume.array)
+    digest.update(array.data)
+    digest.update(np.ascontiguousarray(volume.geometry.ijk_to_ras).tobytes())
+    digest.update(f"{array.dtype}{array.shape}{volume.modality}".encode())
+    return digest.hexdigest()
+
+
+def check_volume(volume: Volume) -> None:
+    """Refuse voxels that nothing can be read from.
+
+    Raises:
+        InputError: wrong number of axes, not numbers, NaN or infinite, or all the same.
+    """
+    array = volume.array
+    if array.ndim != 3 or tuple(array.shape) != tuple(volume.geometry.shape_dhw):
+        raise InputError(f"The voxel array has shape {array.shape}, its geometry says {volume.geometry.shape_dhw}; load the volume again.")
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"The voxels are of type {array.dtype}, not real numbers; convert the image to a scalar volume.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise InputError(f"The image has {bad} voxels that are NaN or infinite; replace them by the background value first.")
+    if array.size and array.min() == array.max():
+        raise InputError(f"Every voxel of the image has the same value {array.flat[0]}; choose another volume.")
+
+
+def is_shortage(error: Exception) -> bool:
+    """Whether a run failed for want of memory: on a CPU torch says so by a plain RuntimeError."""
+    return isinstance(error, (DeviceError, MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def checked_roi(roi: Sequence[int], shape: tuple[int, int, int]) -> tuple[int, int, int, int, int, int]:
+    """Clip a region to the volume.
+
+    Raises:
+        InputError: it is empty or outside.
+    """
+    out = [min(max(int(v), 0), shape[n // 2]) for n, v in enumerate(roi)]
+    if len(out) != 6 or any(out[2 * a] >= out[2 * a + 1] for a in range(3)):
+        raise InputError(f"The region {tuple(roi)} does not meet the volume of shape {shape}; give k0, k1, j0, j1, i0, i1 inside it.")
+    return out[0], out[1], out[2], out[3], out[4], out[5]

@@ -1,0 +1,114 @@
+"""A volume and all that was computed from it alone, on every working grid that was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..config import GridConfig
+from ..types import Modality, Volume
+from .embed import GridEmbedding
+from .preprocess import intensity_windows
+from .scope import extent_warning, modality_warning
+from .tiling import Layout
+
+if TYPE_CHECKING:
+    from ..engine import RefSAM3DEngine
+
+#: Up to this many fine tiles, the fine pass reads the whole volume at once and no coarse pass is needed.
+DIRECT_TILES = 2
+#: Most tiles of the look at the whole volume. A volume far larger than the grid was trained for (a hippocampus asked for in a
+#: body CT) is looked at more coarsely instead of for minutes; such an image is out of scope anyway, and the result says so.
+LOOK_TILES = 48
+
+
+class VolumeEmbedding:
+    """A volume and all that was computed from it alone: encodings by grid, made on demand and kept.
+
+    Attributes:
+        volume, modality: as read. warnings: sentences about the image as a whole.
+        grids: encodings by (grid name, coarse, mirrored). key: content hash.
+    """
+
+    def __init__(self, engine: RefSAM3DEngine, volume: Volume, key: str) -> None:
+        self.engine, self.volume, self.key = engine, volume, key
+        self.modality = Modality(volume.modality or Modality.MR)
+        self.grids: dict[tuple[str, bool, bool], GridEmbedding] = {}
+        self.windows: list[tuple[float, float]] | None = None
+        self.small_tiles = False
+
+    @property
+    def bytes(self) -> int:
+        """Memory in use."""
+        return sum(g.bytes for g in self.grids.values())
+
+    def grid(self, grid: GridConfig, coarse: bool, mirrored: bool = False) -> GridEmbedding:
+        """Encoding of one grid (its tiles may still be missing)."""
+        key = (grid.name, coarse, mirrored)
+        if key not in self.grids:
+            engine = self.engine
+            if self.windows is None:
+                self.windows = intensity_windows(self.volume, self.modality, engine.checkpoint.config.intensity)
+            if self.small_tiles:
+                grid = halved_tiles(grid, engine.checkpoint.config.image.patch_size)
+            if coarse:
+                geometry = self.volume.geometry
+                grid = bounded_look(grid, geometry.permuted(*geometry.to_working_orientation()).extent_xyz_mm)
+            self.grids[key] = (
+                self.grid(grid, coarse).mirror()
+                if mirrored
+                else GridEmbedding(engine.model, engine.checkpoint.config, grid, coarse, self.volume, engine.device, self.windows)
+            )
+        return self.grids[key]
+
+    def use_small_tiles(self) -> None:
+        """Encode again in tiles of half the size: an eighth of the working memory, and less context in each."""
+        self.small_tiles = True
+        self.grids.clear()
+
+    def views(self, grid: GridConfig, coarse: bool) -> list[GridEmbedding]:
+        """The plain image and, where the model averages both, its left-right mirror."""
+        sides = (False, True) if self.engine.checkpoint.config.mirror_views else (False,)
+        return [self.grid(grid, coarse, mirrored) for mirrored in sides]
+
+    def is_direct(self, grid: GridConfig) -> bool:
+        """Whether the fine pass alone sees the whole volume."""
+        spacing = grid.spacing_mm
+        extent = self.volume.geometry.extent_xyz_mm
+        count = 1
+        for e, t in zip(sorted(extent), sorted(grid.tile_dhw), strict=True):
+            count *= max(1, int(np.ceil(e / spacing / t)))
+        if count > 8:
+            return False
+        shape = tuple(self.grid(grid, coarse=False).values.shape)
+        return len(Layout.of(shape, grid.tile_dhw, self.engine.checkpoint.config.image.patch_size).starts) <= DIRECT_TILES  # type: ignore[arg-type]
+
+    def whole_view(self, grid: GridConfig) -> GridEmbedding:
+        """The pass that decides presence: coarse, or fine where that is direct."""
+        return self.grid(grid, coarse=not self.is_direct(grid))
+
+    def scope_warnings(self, grid: GridConfig) -> tuple[str, ...]:
+        """Why this image is not of the kind that the grid was trained on (empty: it is)."""
+        found = (modality_warning(grid, self.modality), extent_warning(grid, self.whole_view(grid).extent_mm))
+        return tuple(w for w in found if w)
+
+
+def bounded_look(grid: GridConfig, extent_mm: tuple[float, float, float]) -> GridConfig:
+    """The grid with its coarse spacing enlarged until the look takes at most ``LOOK_TILES`` tiles."""
+    spacing = grid.coarse_spacing_mm
+    while math.prod(max(1, math.ceil((e / spacing - t) / (t - t // 3)) + 1) for e, t in zip(extent_mm[::-1], grid.coarse_tile_dhw, strict=True)) > LOOK_TILES:
+        spacing *= 1.1
+    return grid if spacing == grid.coarse_spacing_mm else dataclasses.replace(grid, coarse_spacing_mm=spacing)
+
+
+def halved_tiles(grid: GridConfig, patch: int) -> GridConfig:
+    """The grid with tiles of half the size, in whole patches, at least two of them along an axis."""
+
+    def half(tile: tuple[int, int, int]) -> tuple[int, int, int]:
+        d, h, w = (max(2 * patch, -(-n // (2 * patch)) * patch) for n in tile)
+        return d, h, w
+
+    return dataclasses.replace(grid, tile_dhw=half(grid.tile_dhw), coarse_tile_dhw=half(grid.coarse_tile_dhw))
