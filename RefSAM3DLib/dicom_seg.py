@@ -111,7 +111,7 @@ def _description(hd: Any, number: int, name: str, label: int, result: PromptResu
         segment_label=name[:64],
         segmented_property_category=codes["category"],
         segmented_property_type=codes["type"],
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues(tags["DICOM.SegmentAlgorithmType"]),
         algorithm_identification=algorithm,
         tracking_uid=hd.UID(),
         tracking_id=name[:64],

@@ -13,6 +13,8 @@ from . import __version__
 from .types import PromptResult, Verdict
 
 PREFIX = "RefSAM3D."
+#: Made from a text alone; with a person's share in the voxels it is half automatic (DICOM's Segment Algorithm Type).
+AUTOMATIC, SEMIAUTOMATIC = "AUTOMATIC", "SEMIAUTOMATIC"
 #: Terminology context of Slicer that has laterality for paired organs and most types.
 TERMINOLOGY_CONTEXT = "Segmentation category and type - DICOM master list"
 ANATOMY_CONTEXT = "Anatomic codes - DICOM master list"
@@ -29,20 +31,38 @@ def is_drawn(result: PromptResult) -> bool:
 
 
 def segment_tags(result: PromptResult, label: int, engine_info: Mapping[str, Any]) -> dict[str, str]:
-    """Tags of one result. Numbers have a decimal point in every locale; those that do not exist are empty.
+    """Tags of one result that is written to a file.
 
     Args:
+        result: ``details`` may hold ``assisted`` (a person changed the mask) and ``reviewer`` (who looked at it).
         label: number of the result, from 1.
         engine_info: ``name``, ``sha256``, ``device``, ``version`` and ``adapter`` as far as they are known.
     """
+    tags = provenance_tags(
+        prompt=result.prompt, resolved=result.resolved, verdict=Verdict(result.verdict).value, presence=result.presence, confidence=result.confidence,
+        engine_info=engine_info, assisted=bool(result.details.get("assisted")), reviewer=str(result.details.get("reviewer") or ""),
+    )  # fmt: skip
+    return {**tags, PREFIX + "Label": str(label)}
+
+
+def provenance_tags(
+    *, prompt: str, resolved: str, verdict: str, presence: float | None, confidence: float | None, engine_info: Mapping[str, Any],
+    assisted: bool = False, reviewer: str = "",
+) -> dict[str, str]:  # fmt: skip
+    """What every segment says about its origin. Numbers have a decimal point in every locale; those that do not exist are empty.
+
+    Args:
+        engine_info: ``name``, ``sha256``, ``device``, ``version`` and ``adapter`` as far as they are known.
+        assisted: a person had a share in the voxels (edits, masks, combinations), so the segment is no longer automatic.
+        reviewer: who accepted it; without one the tag is left out.
+    """
     adapter = str(engine_info.get("adapter") or "").replace("\\", "/").rpartition("/")[2]  # a folder may hold a person's name
     tags = {
-        "Prompt": result.prompt,
-        "Resolved": result.resolved,
-        "Label": str(label),
-        "Verdict": Verdict(result.verdict).value,
-        "Presence": _number(result.presence),
-        "Confidence": _number(result.confidence),
+        "Prompt": prompt,
+        "Resolved": resolved,
+        "Verdict": verdict,
+        "Presence": _number(presence),
+        "Confidence": _number(confidence),
         "Model": str(engine_info.get("name") or ""),
         "ModelSHA256": str(engine_info.get("sha256") or ""),
         "Adapter": adapter,
@@ -50,8 +70,10 @@ def segment_tags(result: PromptResult, label: int, engine_info: Mapping[str, Any
         "Version": str(engine_info.get("version") or __version__),
         "Date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    if reviewer:
+        tags["Reviewer"] = reviewer
     named = {PREFIX + key: text for key, text in tags.items()}
-    named["DICOM.SegmentAlgorithmType"] = "AUTOMATIC"
+    named["DICOM.SegmentAlgorithmType"] = SEMIAUTOMATIC if assisted else AUTOMATIC
     named["DICOM.SegmentAlgorithmName"] = f"RefSAM3D {tags['Model']}".strip()[:64]  # DICOM LO: 64 characters
     return named
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import write_aside
 from ..errors import InputError, OutputError, RefSAM3DError
+from ..provenance import AUTOMATIC, SEMIAUTOMATIC
 from .queue import ReviewItem
 from .session import ReviewSession
-from .status import last_overall, status_of
+from .status import is_assisted, last_overall, status_of
 from .verdicts import ReviewVerdict
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ def _export_case(
         if structure in masks and rank[structure][0] >= (entry["verdict"] == "accept_edited"):
             continue  # asked for twice in this case: an edited mask goes before an accepted one
         masks[structure], rank[structure] = np.array(mask), (entry["verdict"] == "accept_edited", -int(mask.sum()))
-        decided.append({"structure": structure, "verdict": entry["verdict"], "reviewer": entry["reviewer"], "decision": entry["id"]})
+        kind = SEMIAUTOMATIC if is_assisted(item, entry) else AUTOMATIC
+        decided.append({"structure": structure, "verdict": entry["verdict"], "algorithm_type": kind, "reviewer": entry["reviewer"], "decision": entry["id"]})
     assert geometry is not None
     labelled = _without_overlaps(case, masks, rank, notes)
     array = np.zeros(geometry.shape_dhw, dtype=np.uint8 if len(values) < 256 else np.uint16)

@@ -33,6 +33,7 @@ def make_item(folder: Path, row: dict[str, Any], source: dict[str, Any]) -> Revi
         series=source.get("series", ""),
         segmentation=folder / row["segmentation"] if row.get("segmentation") else None,
         probability=place / row["probability"] if row.get("probability") else None,
+        assisted=bool(row.get("assisted")),
         mask_sha256=row.get("mask_sha256", ""),
         batch_mask_sha256=row.get("mask_sha256", ""),
         model=row.get("model", {}),

@@ -59,10 +59,20 @@ class MaskReader:
         raise InputError(f"'{path}' holds no '{name}' as it was recorded; the file was changed later: run the batch again or review the case anew.")
 
 
-def store_mask(folder: Path, kind: str, item: ReviewItem, reviewer: str, mask: np.ndarray, geometry: Geometry, model: dict[str, Any]) -> tuple[str, str]:
+#: Folder of masks that a person changed, and of those that the engine made from other words.
+EDITS, REPROMPTS = "edits", "reprompts"
+
+
+def store_mask(
+    folder: Path, kind: str, item: ReviewItem, reviewer: str, mask: np.ndarray, geometry: Geometry, prompt: str = "", structure: str = ""
+) -> tuple[str, str]:  # fmt: skip
     """Write one mask as ``review/<kind>/...seg.nrrd`` and return its path relative to ``folder`` and its hash.
 
-    The name holds the hash: another mask never replaces this one, and the same mask is stored once.
+    The name holds the hash: another mask never replaces this one, and the same mask is stored once. The segment names the reviewer,
+    and an edited one is marked as half automatic.
+
+    Args:
+        kind: ``EDITS`` or ``REPROMPTS``. prompt, structure: the words that made it and what they mean; default the item's.
     """
     from ..segmentation_io import write_segmentation
 
@@ -74,18 +84,19 @@ def store_mask(folder: Path, kind: str, item: ReviewItem, reviewer: str, mask: n
 
         path.parent.mkdir(parents=True, exist_ok=True)
         result = PromptResult(
-            prompt=item.prompt,
-            resolved=item.structure,
+            prompt=prompt or item.prompt,
+            resolved=structure or item.structure,
             verdict=Verdict.PRESENT if mask.any() else Verdict.ABSENT,
-            presence=1.0,
-            confidence=1.0,
+            presence=float("nan"),  # the engine's numbers were about another mask
+            confidence=float("nan"),
             mask=mask,
             volume_ml=float(mask.sum()) * geometry.voxel_volume_ml,
             box=box_of(mask),
             elapsed_s=0.0,
             colour=item.colour,
+            details={"assisted": kind == EDITS or item.assisted, "reviewer": reviewer},
         )
         volume = Volume(np.zeros(geometry.shape_dhw, dtype=np.uint8), geometry, source=item.case)
-        info = {"name": model.get("name", ""), "sha256": model.get("sha256", ""), "device": "", "version": "", "warnings": []}
+        info = {"name": item.model.get("name", ""), "sha256": item.model.get("sha256", "")}
         write_segmentation(path, [result], volume, info, overwrite=True)
     return relative, sha256

@@ -20,6 +20,7 @@ class ReviewItem:
         attention: how urgent, 0 is "nothing unusual". reasons: why, in words.
         centre_ras, worst_ras: where to jump (mm), None if there is nothing to see.
         image, series: source of the case ("" if unknown). segmentation: file of the machine's result. probability: file or "".
+        assisted: a person had a share in the mask before this review.
         mask_sha256: of the mask under review (the batch's, or this reviewer's last re-prompt).
         status: key of ``STATUS_WORDS`` by this reviewer's own decisions. decision: this reviewer's last one.
         others: last decisions of the other reviewers by name.
@@ -43,6 +44,7 @@ class ReviewItem:
     series: str = ""
     segmentation: Path | None = None
     probability: Path | None = None
+    assisted: bool = False
     mask_sha256: str = ""
     batch_mask_sha256: str = ""
     model: dict[str, Any] = field(default_factory=dict)

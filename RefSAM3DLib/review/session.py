@@ -20,7 +20,7 @@ from .decision_table import write_decisions
 from .drafts import Draft, DraftStore
 from .edit_metrics import edit_metrics
 from .items import apply_decisions, make_item
-from .masks import MaskReader, store_mask
+from .masks import EDITS, REPROMPTS, MaskReader, store_mask
 from .queue import QueueFilter, ReviewItem, ordered
 from .verdicts import ReviewVerdict, clean_reviewer, clean_text, load_reasons
 
@@ -180,7 +180,7 @@ class ReviewSession:
             edited = edited_mask.astype(bool, copy=False)
             if edited.shape != machine.shape:
                 raise InputError(f"The edited mask has shape {edited.shape}, the machine's {machine.shape}; edit on the grid of the result.")
-            extra["mask_file"], extra["edited_mask"] = store_mask(self.folder, "edits", item, self.reviewer, edited, geometry, item.model)
+            extra["mask_file"], extra["edited_mask"] = store_mask(self.folder, EDITS, item, self.reviewer, edited, geometry)
             extra["mask"], extra["metrics"] = extra["edited_mask"], edit_metrics(machine, edited, geometry)
         entry = self._record(item, verdict, reason, comment, seconds, extra)
         self.draft_store.discard(item.case, item.label)
@@ -192,7 +192,7 @@ class ReviewSession:
         if not wording:
             raise InputError("The new wording is empty; type what to segment.")
         _, geometry = self.machine_mask(item)
-        relative, sha256 = store_mask(self.folder, "reprompts", item, self.reviewer, result.mask, geometry, item.model)
+        relative, sha256 = store_mask(self.folder, REPROMPTS, item, self.reviewer, result.mask, geometry, wording, result.resolved)
         extra = {
             "machine_mask": item.mask_sha256,
             "batch_mask": item.batch_mask_sha256,

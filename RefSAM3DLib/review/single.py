@@ -17,6 +17,7 @@ from ..batch.folder_state import JOURNAL, case_folder
 from ..batch.pictures import draw_structure, grey_window, write_pictures
 from ..batch.run_manifest import prepare_folder, start_run
 from ..places import box_of, look_at
+from ..provenance import AUTOMATIC
 from ..types import PromptResult, Verdict
 
 
@@ -39,9 +40,13 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
     window = grey_window(volume)
     rows: list[dict[str, Any]] = []
     results: list[PromptResult] = []
+    model = {"name": "", "sha256": ""}
     for number, (title, mask, tags) in enumerate(segments, 1):
         mask = np.asarray(mask, dtype=bool)
         tags = {str(k).rsplit(".", 1)[-1].lower(): v for k, v in dict(tags).items()}
+        # A segment without the tag came from another program or from a person: it is not called automatic.
+        assisted = tags.get("segmentalgorithmtype") != AUTOMATIC
+        model = {"name": str(tags.get("model", "")), "sha256": str(tags.get("modelsha256", ""))} if not model["sha256"] else model
         verdict = str(tags.get("verdict", "present" if mask.any() else "absent")).lower()
         row: dict[str, Any] = {
             "prompt": str(tags.get("prompt", title)),
@@ -57,6 +62,7 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
             "colour": [230, 159, 0],
             "suggestions": [],
             "warnings": [],
+            "assisted": assisted,
             "mask_sha256": hash_mask(mask, geometry),
             **look_at(mask, geometry),
         }
@@ -64,20 +70,20 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
             row["prompt"],
             row["resolved"],
             Verdict(row["verdict"]),
-            1.0,
-            1.0,
+            _nan(row["presence"]),
+            _nan(row["confidence"]),
             mask,
             row["volume_ml"],
             box_of(mask),
             0.0,
             colour=(230, 159, 0),
+            details={"assisted": assisted},
         )
         row["picture"], row["picture_mask"] = write_pictures(place, number, *draw_structure(volume, result, row, window))
         rows.append(row)
         results.append(result)
     copied = f"{key}.seg.nrrd"
-    write_segmentation(place / copied, results, volume, {"name": "", "sha256": ""}, overwrite=True)
-    model = {"name": "", "sha256": ""}
+    write_segmentation(place / copied, results, volume, model, overwrite=True)
     fingerprint = hash_file(segmentation)
     report = {
         "input": key if volume.dicom_files else str(image),
@@ -121,3 +127,7 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if np.isfinite(number) else None
+
+
+def _nan(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..batch.append_log import AppendLog
 from .audit_trail import NAME
+from .queue import ReviewItem
 from .verdicts import STATUS_WORDS, ReviewVerdict
 
 Item = tuple[str, int]
@@ -57,6 +58,11 @@ def status_of(row: dict[str, Any], decision: dict[str, Any] | None) -> str:
     if decision.get("machine_mask") and row.get("mask_sha256") and decision.get("batch_mask", decision["machine_mask"]) != row["mask_sha256"]:
         return "changed"
     return str(decision["verdict"])
+
+
+def is_assisted(item: ReviewItem, decision: dict[str, Any]) -> bool:
+    """Whether a person had a share in the mask that was accepted: by this decision's edit, or before the review."""
+    return item.assisted or decision["verdict"] == ReviewVerdict.ACCEPT_EDITED.value
 
 
 def add_review_status(folder: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from ..places import box_of
 from ..types import PromptResult, Verdict, Volume
 from .queue import ReviewItem
 from .session import ReviewSession
-from .status import last_overall
+from .status import is_assisted, last_overall
 from .verdicts import STATUS_WORDS, ReviewVerdict
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _write_seg(path: Path, accepted: list[tuple[ReviewItem, dict[str, Any], np.n
     check_highdicom(path)
     import pydicom
 
-    results = [_as_result(item, mask, volume) for item, _, mask in accepted]
+    results = [_as_result(item, entry, mask, volume) for item, entry, mask in accepted]
     model = accepted[0][0].model
     reviewers = list(dict.fromkeys(str(entry["reviewer"]) for _, entry, _ in accepted))
     with write_aside(path, overwrite=overwrite) as aside:
@@ -100,14 +100,12 @@ def _write_seg(path: Path, accepted: list[tuple[ReviewItem, dict[str, Any], np.n
         dataset.ContentCreatorName = _person_name(reviewers[0])
         dataset.ContentDescription = _ascii(f"Reviewed by {', '.join(reviewers)}")[:64]
         for segment, (_, entry, _) in zip(dataset.SegmentSequence, accepted, strict=True):
-            edited = entry["verdict"] == "accept_edited"
-            segment.SegmentAlgorithmType = "SEMIAUTOMATIC" if edited else "AUTOMATIC"
             words = STATUS_WORDS[entry["verdict"]]
             segment.SegmentDescription = _ascii(f"{segment.get('SegmentDescription', '')}; {words} by {entry['reviewer']}")[:1024]
         dataset.save_as(aside)
 
 
-def _as_result(item: ReviewItem, mask: np.ndarray, volume: Volume) -> PromptResult:
+def _as_result(item: ReviewItem, entry: dict[str, Any], mask: np.ndarray, volume: Volume) -> PromptResult:
     nan = float("nan")
     return PromptResult(
         prompt=item.prompt,
@@ -120,6 +118,7 @@ def _as_result(item: ReviewItem, mask: np.ndarray, volume: Volume) -> PromptResu
         box=box_of(mask),
         elapsed_s=0.0,
         colour=item.colour,
+        details={"assisted": is_assisted(item, entry), "reviewer": str(entry["reviewer"])},
     )
 
 

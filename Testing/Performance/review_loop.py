@@ -1,111 +1,200 @@
-"""Close the loop on real cases: batch, scripted review, export, fine-tune, batch again on other cases.
+"""The loop on real cases, in one command: batch, scripted review, export, fine-tune, batch again on other cases, scores.
 
-    python Testing/Performance/review_loop.py ../shared/data/openkbp_ct /tmp/loop \\
-        --finetune "python -m refsam3d_training finetune --data {manifest} --output {adapter}"
+    python Testing/Performance/review_loop.py ../shared/data/openkbp_ct /tmp/review_loop
 
-The first ``--reviewed`` cases of the training list are reviewed by a script that edits every result toward the expert's label; the
-validation cases are only scored. Without ``--finetune`` the loop ends at the manifest. Figures go to ``loop.json`` in the work folder.
+Ten cases of the validation list stand for a site's studies: a script accepts what is close to the expert's label and edits the rest to
+equal it. What ``review export`` writes is fine-tuned on by the training package's own command. Cases of the test list, which nobody
+reviewed, are segmented before and after. A run that was stopped goes on where it was: each step keeps what it has in the work folder,
+under the hash of the model. Figures: ``Docs/figures/review_loop.json``; minutes are those of the work, over all runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import shlex
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import mean
+from typing import Any
 
-import numpy as np
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "training")]
 
-from RefSAM3DLib.batch import BatchOptions, run_batch
-from RefSAM3DLib.batch.options import DEFAULT_ENGINE
-from RefSAM3DLib.compare import read_masks
-from RefSAM3DLib.review import ReviewSession, export_manifest
+from refsam3d_training.evaluation.measures import described  # noqa: E402
 
+from RefSAM3DLib.atomic import write_aside  # noqa: E402
+from RefSAM3DLib.batch import BatchOptions, run_batch  # noqa: E402
+from RefSAM3DLib.batch.append_log import utc_now  # noqa: E402
+from RefSAM3DLib.batch.run_manifest import describe_machine, read_manifest  # noqa: E402
+from RefSAM3DLib.checkpoint import load_checkpoint  # noqa: E402
+from RefSAM3DLib.compare import read_masks  # noqa: E402
+from RefSAM3DLib.engine import DEFAULT_MODEL  # noqa: E402
+from RefSAM3DLib.resources import resource_path  # noqa: E402
+from RefSAM3DLib.review import ReviewSession  # noqa: E402
+from RefSAM3DLib.surfaces import dice  # noqa: E402
+
+FIGURES = ROOT / "Docs" / "figures" / "review_loop.json"
+CONFIG = Path(__file__).with_suffix(".toml")
+REVIEWER = "scripted reviewer"
 #: A result this close to the expert's is accepted as it is: readers differ by about as much.
 GOOD_ENOUGH = 0.95
 
 
-def write_list(data: Path, work: Path, split: str, count: int) -> Path:
+def say(text: str) -> None:
+    """A line on standard output, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def write_list(data: Path, path: Path, split: str, count: int) -> Path:
     """A manifest of the first ``count`` cases of a list, with absolute paths."""
     content = json.loads((data / "datalist.json").read_text(encoding="utf-8"))
     entries = [{**e, "image": str(data / e["image"]), "label": str(data / e["label"])} for e in content[split][:count]]
-    path = work / f"{split}.json"
+    if len(entries) < count:
+        raise SystemExit(f"The list '{split}' of {data} has {len(entries)} cases, {count} are asked for; lower the number.")
     path.write_text(json.dumps({"labels": content["labels"], split: entries}), encoding="utf-8")
     return path
 
 
-def review(folder: Path, manifest: Path) -> dict[str, int]:
-    """Accept what is good, correct the rest by the expert's label."""
+def segment(manifest: Path, folder: Path, args: argparse.Namespace, adapter: Path | None = None) -> list[dict[str, Any]]:
+    """Run or finish a batch; every case must succeed."""
+    arguments = {"model": args.model, "adapter": str(adapter or ""), "device": args.device}
+    outcome = run_batch(manifest, folder, BatchOptions(engine_arguments=arguments, workers=args.workers), root=args.data)
+    if outcome.failures:
+        raise SystemExit(f"{folder}: {outcome.failures}")
+    say(f"{folder.name}: {outcome.counts}")
+    return outcome.rows
+
+
+def review(folder: Path, manifest: Path) -> dict[str, Any]:
+    """Decide on everything that is open, and say what was decided and how large the edits were."""
     content = json.loads(manifest.read_text(encoding="utf-8"))
     names = {int(v): n for v, n in content["labels"].items()}
-    labels = {Path(e["image"]).name.split(".")[0]: e["label"] for e in content["training"]}
-    session = ReviewSession(folder, "scripted reviewer")
-    counts: dict[str, int] = {}
+    labels = {Path(e["image"]).name.split(".")[0]: Path(e["label"]) for split in ("training", "validation", "test") for e in content.get(split, [])}
+    session = ReviewSession(folder, REVIEWER)
     for item in session.queue():
-        if item.segmentation is None:
-            verdict = session.decide(item, "reject", reason="image not usable")["verdict"]
+        machine, geometry = session.machine_mask(item)
+        truth = read_masks(labels[item.name], names, geometry)[item.structure]
+        if dice(machine, truth) >= GOOD_ENOUGH:
+            session.decide(item, "accept")
         else:
-            machine, geometry = session.machine_mask(item)
-            truth = read_masks(Path(labels[item.name]), names, geometry)[item.structure]
-            overlap = 2 * int((machine & truth).sum()) / max(1, int(machine.sum()) + int(truth.sum()))
-            edited = None if overlap >= GOOD_ENOUGH else np.asarray(truth)
-            verdict = session.decide(item, "accept" if edited is None else "accept_edited", edited_mask=edited, seconds=0.0)["verdict"]
-        counts[verdict] = counts.get(verdict, 0) + 1
-    return counts
+            session.decide(item, "accept_edited", edited_mask=truth)
+    decisions = [item.decision for item in session.items if item.decision]
+    verdicts = [d["verdict"] for d in decisions]
+    edits = [d["metrics"] for d in decisions if d["metrics"]]
+    volumes = {name: round(sum(e[name] for e in edits), 1) for name in ("added_ml", "removed_ml")}
+    return {"decisions": {v: verdicts.count(v) for v in sorted(set(verdicts))}, **volumes}
 
 
-def scores(rows: list[dict]) -> dict[str, float]:
-    """Mean Dice per structure and over all."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if row.get("reference_dice") is not None:
-            found.setdefault(row["structure"], []).append(row["reference_dice"])
-    means = {name: round(mean(values), 4) for name, values in sorted(found.items())}
-    return {**means, "mean": round(mean(means.values()), 4)} if means else {}
+def run(*command: str) -> float:
+    """A command of the project in a process of its own, as a user runs it; seconds it took."""
+    started = time.monotonic()
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "training"), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, "-m", *command], check=True, env={**os.environ, "PYTHONPATH": paths})
+    return time.monotonic() - started
+
+
+def batch_minutes(folder: Path) -> float:
+    """Of all runs on a folder that computed something."""
+    return round(sum(r.get("elapsed_s", 0.0) for r in read_manifest(folder)["runs"] if r.get("counts", {}).get("done")) / 60, 1)
+
+
+def paired(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
+    """Dice before and after per structure and over all, on the same cases, with the mean difference and its 95 % interval."""
+    earlier = {(r["case"], r["structure"]): r["reference_dice"] for r in before}
+    later = {(r["case"], r["structure"]): r["reference_dice"] for r in after}
+    if earlier.keys() != later.keys():
+        raise SystemExit("The two batches answered different questions; use a new work folder.")
+
+    def row(keys: list[tuple[str, str]]) -> dict[str, Any]:
+        pairs = [(earlier[key], later[key]) for key in keys]
+        change = described([b - a for a, b in pairs])
+        means = {"before": round(sum(a for a, _ in pairs) / len(pairs), 4), "after": round(sum(b for _, b in pairs) / len(pairs), 4)}
+        return {"n": len(pairs), **means, "change": change["mean"], "interval": change["interval"], "better": sum(b > a for a, b in pairs)}
+
+    structures = {name: row(sorted(key for key in earlier if key[1] == name)) for name in sorted({s for _, s in earlier})}
+    return {"structures": structures, "all": row(sorted(earlier))}
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run the loop."""
-    args.work.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, object] = {}
+    """Run what is missing of the loop and write the figures."""
+    args.data = args.data.resolve()
+    base = Path(args.model) if args.model else resource_path(*DEFAULT_MODEL)
+    checkpoint = load_checkpoint(base)
+    sha256 = checkpoint.sha256
+    settings = args.config.read_bytes() + f"{args.reviewed} {args.steps}".encode()
+    work = args.work.resolve() / sha256[:12]
+    tuned = work / f"finetune-{hashlib.sha256(settings).hexdigest()[:8]}"
+    tuned.mkdir(parents=True, exist_ok=True)
+    mine = write_list(args.data, work / "reviewed.json", args.review_list, args.reviewed)
+    others = write_list(args.data, work / "others.json", args.score_list, args.others)
+    if args.review_list == args.score_list:
+        raise SystemExit("The cases that are scored must not be those that were reviewed; name two lists.")
 
-    def batch(manifest: Path, name: str, adapter: str = "") -> list[dict]:
-        arguments = {"model": args.model, "adapter": adapter, "device": "auto"}
-        started = time.monotonic()
-        options = BatchOptions(engine=args.engine, engine_arguments=arguments, workers=args.workers)
-        outcome = run_batch(manifest, args.work / name, options, root=args.data.resolve())
-        figures[name] = {"cases": outcome.counts, "seconds": round(time.monotonic() - started, 1), "dice": scores(outcome.rows)}
-        return outcome.rows
+    segment(mine, work / "reviewed", args)
+    before = segment(others, work / "before", args)
+    decided = review(work / "reviewed", mine)
+    export = work / "export"
+    if not (export / "datalist.json").is_file():  # written last
+        run("RefSAM3DLib", "review", "export", str(work / "reviewed"), "-o", str(export), "--reviewer", REVIEWER)
+    adapter = tuned / "adapter.safetensors"
+    if not adapter.is_file():
+        steps = ["--steps", str(args.steps)] if args.steps else []
+        common = ["--threads", str(args.threads), "--device", "cpu" if args.device == "auto" else args.device]
+        run("refsam3d_training", "finetune", "--data", str(export / "datalist.json"), "--base", str(base), "-o", str(adapter), "--config", str(args.config),
+            "--run", str(tuned / "run"), *common, *steps)  # fmt: skip
+    after = segment(others, tuned / "after", args, adapter)
 
-    reviewed = write_list(args.data.resolve(), args.work, "training", args.reviewed)
-    others = write_list(args.data.resolve(), args.work, "validation", args.others)
-    batch(reviewed, "reviewed")
-    batch(others, "others_before")
-    figures["review"] = review(args.work / "reviewed", reviewed)
-    export = args.work / "export"
-    outcome = export_manifest(ReviewSession(args.work / "reviewed", "scripted reviewer"), export)
-    figures["export"] = {"cases": outcome.cases, "structures": outcome.structures, "notes": outcome.notes}
-    if args.finetune:
-        adapter = args.work / "adapter.safetensors"
-        command = args.finetune.format(manifest=outcome.manifest, adapter=adapter, work=args.work)
-        subprocess.run(shlex.split(command), check=True)
-        batch(others, "others_after", str(adapter))
-    (args.work / "loop.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+    card = adapter_card(adapter)
+    exported = json.loads((export / "datalist.json").read_text(encoding="utf-8"))
+    figures = {
+        "made": utc_now()[:10],
+        "model": {"name": checkpoint.config.name, "sha256": sha256},
+        "data": {"set": args.data.name, "reviewed": [args.review_list, args.reviewed], "scored": [args.score_list, args.others]},
+        "review": decided,
+        "export": {"cases": len(exported["training"]), "structures": sum(len(e["labelled"]) for e in exported["training"])},
+        "finetune": {name: card[name] for name in ("steps", "parts", "seed", "trained")} | {"settings": args.config.read_text(encoding="utf-8")},
+        "adapter_bytes": adapter.stat().st_size,
+        "minutes": {
+            "batch_reviewed": batch_minutes(work / "reviewed"), "batch_before": batch_minutes(work / "before"),
+            "finetune": round(card["seconds"] / 60, 1), "batch_after": batch_minutes(tuned / "after"),
+        },
+        "dice": paired(before, after),
+        "machine": describe_machine() | {"threads": args.threads, "workers": args.workers},
+    }  # fmt: skip
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with write_aside(args.output, overwrite=True) as aside:
+        aside.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    for name, row in [*figures["dice"]["structures"].items(), ("all", figures["dice"]["all"])]:
+        low, high = row["interval"]
+        say(f"{name:24} n {row['n']:3}  {row['before']:.3f} -> {row['after']:.3f}  {row['change']:+.3f} ({low:+.3f} to {high:+.3f})")
+    say(f"Figures: {args.output}")
+
+
+def adapter_card(path: Path) -> dict[str, Any]:
+    """What the fine-tuning wrote about itself into the adapter's header."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["card"])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of a set with datalist.json")
-    parser.add_argument("work", type=Path, help="folder for everything that is made")
-    parser.add_argument("--reviewed", type=int, default=10)
-    parser.add_argument("--others", type=int, default=10)
+    parser.add_argument("work", type=Path, help="folder for everything that is made; an earlier run's is continued")
+    parser.add_argument("--reviewed", type=int, default=10, help="cases to review")
+    parser.add_argument("--others", type=int, default=20, help="other cases to score")
+    parser.add_argument("--review-list", default="validation")
+    parser.add_argument("--score-list", default="test")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="settings of the fine-tuning")
+    parser.add_argument("--steps", type=int, default=0, help="of the fine-tuning (default: those of the settings)")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--model", default="")
-    parser.add_argument("--engine", default=DEFAULT_ENGINE, help="module:function that makes the engine")
-    parser.add_argument("--finetune", default="", help="command with {manifest}, {adapter} and {work}")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the fine-tuning")
+    parser.add_argument("--model", default="", help="checkpoint file (default: the one that ships)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("-o", "--output", type=Path, default=FIGURES, help="where the figures go")
     main(parser.parse_args())

@@ -70,6 +70,9 @@ def test_edit_is_measured_and_stored_before_it_is_recorded(folder: Path) -> None
     assert entry["metrics"]["max_surface_mm"] == pytest.approx(geometry.spacing_xyz_mm[0], abs=1e-3)
     stored, _ = session.masks.read(folder / entry["mask_file"], item.structure, entry["edited_mask"])
     assert (stored == shifted(machine)).all()
+    (_, _, tags), *_ = session.masks.segments(folder / entry["mask_file"])[0]
+    assert (tags["DICOM.SegmentAlgorithmType"], tags["RefSAM3D.Reviewer"]) == ("SEMIAUTOMATIC", "A. Muster")
+    assert tags["RefSAM3D.Confidence"] == ""  # of the machine's mask, not of this one
 
 
 @pytest.mark.parametrize(
@@ -151,6 +154,9 @@ def test_new_wording_is_run_recorded_and_then_under_review(folder: Path) -> None
     assert (item.status, item.prompt, item.structure) == ("reprompt", "larynx", "larynx")
     assert item in session.queue()
     assert (session.machine_mask(item)[0] == result.mask).all()
+    (_, _, tags), *_ = session.masks.segments(item.segmentation)[0]
+    told = [tags[name] for name in ("DICOM.SegmentAlgorithmType", "RefSAM3D.Reviewer", "RefSAM3D.Prompt", "RefSAM3D.Resolved")]
+    assert told == ["AUTOMATIC", "A", "larynx", "larynx"]
     entry = session.decide(item, "accept")
     assert entry["mask_file"].startswith("review/reprompts/")
     reopened = ReviewSession(folder, "A").find("case_0/3")
@@ -282,6 +288,8 @@ def test_export_is_a_training_manifest_of_what_was_accepted(folder: Path, tmp_pa
     assert set(by_image) == {"images/case_0.nii.gz", "images/case_2.nii.gz"}
     assert by_image["images/case_0.nii.gz"]["labelled"] == [1, 2]
     assert by_image["images/case_2.nii.gz"]["labelled"] == [2]
+    kinds = [(r["structure"], r["algorithm_type"], r["reviewer"]) for r in by_image["images/case_0.nii.gz"]["review"]]
+    assert kinds == [("brainstem", "AUTOMATIC", "A"), ("mandible", "SEMIAUTOMATIC", "A")]
     array = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "export" / by_image["images/case_0.nii.gz"]["label"])))
     assert ((array == 2) == shifted(machine)).all()
     with pytest.raises(OutputError, match="not empty"):
@@ -323,6 +331,9 @@ def test_result_names_algorithm_and_reviewer_in_json_and_dicom(tmp_path: Path) -
     import highdicom as hd
 
     seg = hd.seg.segread(seg_path)
+    for segment, kind in zip(dataset.SegmentSequence, ("AUTOMATIC", "SEMIAUTOMATIC"), strict=True):
+        tags = json.loads(segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters)
+        assert (tags["DICOM.SegmentAlgorithmType"], tags["RefSAM3D.Reviewer"]) == (kind, "Dr. Anna Muster")
     assert "accepted with edits by Dr. Anna Muster" in dataset.SegmentSequence[1].SegmentDescription
     drawn = seg.get_volume(combine_segments=False).array
     expected = [session.machine_mask(first)[0].sum(), session.machine_mask(second)[0].sum()]

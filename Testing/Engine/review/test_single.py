@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ def test_segmentation_is_reviewed_like_a_case_of_a_batch(tmp_path: Path) -> None
     session = ReviewSession(folder, "A")
     assert [item.structure for item in session.queue()] == ["brainstem", "larynx"]
     item = session.find("scan/2")
+    assert (item.assisted, item.model["name"]) == (False, "m")
     mask, geometry = session.machine_mask(item)
     assert item.centre_ras is not None
     index = np.linalg.inv(geometry.ijk_to_ras) @ [*item.centre_ras, 1.0]
@@ -40,6 +42,26 @@ def test_segmentation_is_reviewed_like_a_case_of_a_batch(tmp_path: Path) -> None
     from RefSAM3DLib.batch import refresh_tables
 
     assert len(refresh_tables(folder)) == 2
+
+
+def test_what_a_person_drew_before_the_review_is_never_called_automatic(tmp_path: Path) -> None:
+    from RefSAM3DLib.review import export_manifest
+    from RefSAM3DLib.segmentation_io import read_segmentation
+
+    image, path = segmentation(tmp_path)
+    # as the Segment Editor leaves it: one segment edited, the other one drawn by hand, without any tag of ours
+    raw = path.read_bytes().replace(b"SegmentAlgorithmType:AUTOMATIC", b"SegmentAlgorithmType:SEMIAUTOMATIC", 1)
+    head, mark, rest = raw.rpartition(b"DICOM.SegmentAlgorithmType:AUTOMATIC")
+    path.write_bytes(head + b"Nothing:here" + rest)
+    assert mark
+    session = ReviewSession(folder_for_segmentation(tmp_path / "review", image, path), "A")
+    assert [item.assisted for item in session.items] == [True, True]
+    copied, _ = read_segmentation(session.items[0].segmentation)
+    assert [tags["DICOM.SegmentAlgorithmType"] for _, _, tags in copied] == ["SEMIAUTOMATIC"] * 2
+    for item in session.items:
+        session.decide(item, "accept")
+    content = json.loads(export_manifest(session, tmp_path / "export").manifest.read_text())
+    assert [r["algorithm_type"] for r in content["training"][0]["review"]] == ["SEMIAUTOMATIC"] * 2
 
 
 def test_segmentation_on_another_grid_is_refused(tmp_path: Path) -> None:
