@@ -1,0 +1,114 @@
+"""Our own slow, literal path: each function undoes one optimisation, and returns a function that puts it back.
+
+Together they are the contestant ``own-literal``; one by one they are the lines of the table of optimisations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from RefSAM3DLib import engine
+from RefSAM3DLib.inference import embed
+from RefSAM3DLib.modeling import attention, cross_attention, mask_decoder, paper_decoder, patch_embed
+
+Undo = Callable[[], None]
+
+
+def _swap(owner: Any, name: str, slow: Any) -> Undo:
+    fast = getattr(owner, name)
+    setattr(owner, name, slow)
+    return lambda: setattr(owner, name, fast)
+
+
+def everything() -> None:
+    """The paper as written: every tile, for every prompt, nothing folded. For a process of its own."""
+    no_coarse_to_fine()
+    no_pairs()
+    no_folding()
+    explicit_attention()
+    convolution_patches()
+    interpolated_upsampling()
+
+
+def no_coarse_to_fine() -> Undo:
+    """Fine tiles over the whole volume."""
+    return _swap(engine.VolumeEmbedding, "is_direct", lambda self, grid: True)
+
+
+def no_pairs() -> Undo:
+    """One tile per forward pass."""
+    return _swap(embed, "BATCH", 1)
+
+
+def no_folding() -> Undo:
+    """Concatenation and 1x1x1 convolution as Eq. VI-VII write them, from the raw level features, for every prompt anew."""
+    level = cross_attention.LevelCrossAttention
+    first = _swap(level, "cache", lambda self, tokens: cross_attention.LevelCache(tokens, tokens[:, :0]))
+    second = _swap(level, "forward", lambda self, cache, words, mask: self.literal(cache.queries, words, mask))
+
+    def undo() -> None:
+        second()
+        first()
+
+    return undo
+
+
+class _Explicit:
+    """``torch.nn.functional`` with attention written out."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(F, name)
+
+    @staticmethod
+    def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """softmax(Q K^T / sqrt(d) + bias) V with every intermediate in memory."""
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        if attn_mask is not None:
+            scores = scores.masked_fill(~attn_mask, float("-inf")) if attn_mask.dtype is torch.bool else scores + attn_mask
+        return scores.softmax(-1) @ v
+
+
+def explicit_attention() -> Undo:
+    """No fused kernel."""
+    undo = [_swap(module, "F", _Explicit()) for module in (attention, paper_decoder)]
+
+    def back() -> None:
+        for each in undo:
+            each()
+
+    return back
+
+
+def convolution_patches() -> Undo:
+    """The factorised patch embedding as the two convolutions of 3DSAM-adapter."""
+
+    def forward(self: patch_embed.PatchEmbed3D, volume: Tensor) -> Tensor:
+        k = self.patch_size
+        slabs = F.conv3d(volume, self.plane, stride=(1, k, k))
+        tokens = F.conv3d(slabs, self.depth[:, None, :, None, None], self.bias, stride=(k, 1, 1), groups=len(self.depth))
+        return tokens.flatten(2).transpose(1, 2)
+
+    return _swap(patch_embed.PatchEmbed3D, "forward", forward)
+
+
+def interpolated_upsampling() -> Undo:
+    """``F.interpolate`` where we multiply by matrices."""
+
+    def slow(maps: Tensor, factor: int) -> Tensor:
+        return F.interpolate(maps[None], scale_factor=factor, mode="trilinear", align_corners=False)[0]
+
+    from RefSAM3DLib.inference import decode
+
+    undo = [_swap(module, "upsample_linear", slow) for module in (mask_decoder, paper_decoder, decode)]
+
+    def back() -> None:
+        for each in undo:
+            each()
+
+    return back
