@@ -10,13 +10,13 @@ import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util import numpy_support
 
 from RefSAM3DLib.errors import InputError
 
+from .labelmaps import ijkToLocal, labelExtent, onGridOf, orientedMask, referenceGrid, voxelsOf
 from .provenance import provenanceTags
 from .runs import Run, RunResult
-from .segmentation_writer import checkTarget, describe, ijkToLocal, isLocked, onGridOf, orientedMask, referenceGrid
+from .segmentation_writer import checkTarget, describe, isLocked
 from .sinks import codesOf, vocabularyOf
 from .task import Outcome
 
@@ -84,32 +84,29 @@ class EffectSink:
     def _modify(self, node: Any, volumeNode: Any, segmentID: str, results: list[RunResult]) -> None:
         """Set the segment to the union of results, through the editor's masks and overwrite mode.
 
-        Into an empty segment "add" within the box of the results is the same as "set" over the whole grid, and much less work.
+        Beyond the box of what was there and what comes, "set" changes nothing: only that box is handed over.
         """
-        modes = slicer.qSlicerSegmentEditorAbstractEffect
-        grid = referenceGrid(node) if _isEmpty(node, segmentID) else None
-        cropped = grid is not None
-        labelmap = grid if cropped else self._effect.defaultModifierLabelmap()
+        grid = referenceGrid(node)
+        labelmap = grid if grid is not None else self._effect.defaultModifierLabelmap()
         matrix = ijkToLocal(volumeNode, node)
         images = [onGridOf(orientedMask(result.mask, result.box, matrix), labelmap) for result in results]
-        extent = labelmap.GetExtent()
-        if cropped:
-            extent = _commonExtent(extent, [image.GetExtent() for image in images])
-            if extent is None:
-                return  # outside the segmentation's grid: nothing can be drawn there
-            labelmap.SetExtent(*extent)
-            labelmap.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-        mode = modes.ModificationModeAdd if cropped else modes.ModificationModeSet
-        voxels = _voxels(labelmap)
+        boxes = [image.GetExtent() for image in images]
+        before = labelExtent(node, segmentID, labelmap)
+        extent = _commonExtent(labelmap.GetExtent(), [*boxes, *([before] if before is not None else [])])
+        if extent is None:
+            return  # outside the segmentation's grid: nothing can be drawn there
+        labelmap.SetExtent(*extent)
+        labelmap.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+        voxels = voxelsOf(labelmap)
         voxels[...] = 0
-        for image in images:
-            common = _commonExtent(extent, [image.GetExtent()])
+        for image, box in zip(images, boxes, strict=True):
+            common = _commonExtent(extent, [box])
             if common is not None:
-                target, source = voxels[_slices(common, extent)], _voxels(image)[_slices(common, image.GetExtent())]
+                target, source = voxels[_slices(common, extent)], voxelsOf(image)[_slices(common, box)]
                 np.maximum(target, source, out=target, casting="unsafe")
         labelmap.GetPointData().GetScalars().Modified()
         labelmap.Modified()
-        self._effect.modifySegmentByLabelmap(node, segmentID, labelmap, mode)
+        self._effect.modifySegmentByLabelmap(node, segmentID, labelmap, slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeSet)
 
     def _makeSegment(self, node: Any, result: RunResult, run: Run) -> str:
         segmentation, name = node.GetSegmentation(), result.resolved or result.prompt
@@ -127,12 +124,6 @@ class EffectSink:
         describe(segment, name, result.colour, codesOf(name, vocabularyOf(run)), {})
 
 
-def _voxels(image: Any) -> np.ndarray:
-    """(k, j, i) view of an image's voxels."""
-    e = image.GetExtent()
-    return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(e[5] - e[4] + 1, e[3] - e[2] + 1, e[1] - e[0] + 1)
-
-
 def _slices(part: tuple[int, ...], whole: tuple[int, ...]) -> tuple[slice, slice, slice]:
     """Where extent ``part`` lies in the array of extent ``whole``."""
     k, j, i = (slice(part[n] - whole[n], part[n + 1] - whole[n] + 1) for n in (4, 2, 0))
@@ -148,12 +139,3 @@ def _commonExtent(limit: tuple[int, ...], extents: list[tuple[int, ...]]) -> tup
             return None
         result += [low, high]
     return tuple(result)
-
-
-def _isEmpty(node: Any, segmentID: str) -> bool:
-    """True if no voxel belongs to the segment. Segments may share one labelmap: the label tells them apart."""
-    segment = node.GetSegmentation().GetSegment(segmentID)
-    image = segment.GetRepresentation("Binary labelmap")
-    if image is None or image.IsEmpty():
-        return True
-    return not (_voxels(image) == segment.GetLabelValue()).any()

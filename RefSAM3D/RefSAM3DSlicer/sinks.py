@@ -12,9 +12,10 @@ from RefSAM3DLib.errors import ConfigError, InputError, PromptError
 from RefSAM3DLib.text.prompts import resolve
 from RefSAM3DLib.text.vocabulary import Vocabulary
 
+from .labelmaps import isSameGrid
 from .provenance import provenanceTags
 from .runs import Run, RunResult
-from .segmentation_writer import Existing, SegmentationWriter, checkTarget, createSegmentation, isSameGrid, writeProbability
+from .segmentation_writer import Existing, SegmentationWriter, checkTarget, createSegmentation, writeProbability
 from .task import Outcome
 
 

@@ -80,7 +80,7 @@ def modalityOf(volumeNode: Any) -> str:
 
 
 class VolumeSource:
-    """A volume on its way to the engine; see :class:`~RefSAM3DSlicer.runner.VolumeSource`.
+    """A volume on its way to the engine; see :class:`~RefSAM3DSlicer.volume_transfer.VolumeSource`.
 
     The view on the voxels keeps them alive even if the node is deleted meanwhile. A content key is remembered with the time stamps it
     was computed at: scrolling or another window level leaves them alone, an edit of the voxels or another transform does not.

@@ -95,6 +95,13 @@ def isRunning(pid):
         return False
 
 
+def endsSoon(pid, seconds=5.0):
+    end = time.monotonic() + seconds
+    while isRunning(pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not isRunning(pid)
+
+
 def test_full_memory_device_is_an_error_with_a_sentence_and_no_crash(runner, monkeypatch):
     def full(*_arguments):
         raise OSError(28, "No space left on device")
@@ -190,7 +197,7 @@ def test_a_deaf_worker_is_killed_within_a_second(runner):
     one.cancel()
     finish(one, run)
     assert (run.state, time.monotonic() - began < 1.0) == (RunState.CANCELLED, True)
-    assert not isRunning(pid)
+    assert endsSoon(pid), "killed; a busy machine may take a moment to take it away"
     assert finish(one, start(one, volume(), "larynx")).state is RunState.DONE
 
 
@@ -317,10 +324,7 @@ def test_no_orphan_when_the_application_ends_in_the_middle_of_a_run(way, tmp_pat
         if way == "kill":
             application.send_signal(signal.SIGKILL)
         application.wait(20)
-    end = time.monotonic() + 3
-    while isRunning(pid) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not isRunning(pid)
+    assert endsSoon(pid)
 
 
 def test_a_worker_behind_a_launcher_is_killed_too(runner, tmp_path):
@@ -336,8 +340,7 @@ def test_a_worker_behind_a_launcher_is_killed_too(runner, tmp_path):
     pid = one.processId
     one.cancel()
     finish(one, run)
-    time.sleep(0.1)
-    assert not isRunning(pid)
+    assert endsSoon(pid)
 
 
 def test_the_thread_reader_of_older_windows_pythons_works_too(runner, monkeypatch):
@@ -356,7 +359,7 @@ def test_status_release_and_diagnose(runner):
     def asked(kind):
         answers.clear()
         one.ask(kind, answers.append)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 400  # the report imports torch
         while not answers and time.monotonic() < end:
             one.poll()
             time.sleep(0.005)
