@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 PIP = $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint slicer-tests clean
+.PHONY: demo test test-all lint bench bench-full clean
 
 demo: $(VENV)/.ready-demo
 	$(RUN) -m RefSAM3DLib demo --output demo_output
@@ -16,6 +16,12 @@ test: $(VENV)/.ready-test
 test-all: $(VENV)/.ready-test
 	$(RUN) -m pytest Testing/Engine Testing/Training --everything
 	$(RUN) Testing/run_slicer_tests.py -- --everything
+
+# Speed and memory beside other people's networks (their packages go into .venv-peers): minutes, or hours that go on where they were stopped.
+bench bench-full: bench%: $(VENV)/.ready-test
+	$(RUN) Testing/Performance/run.py $(if $*,full,quick) $(BENCH)
+	$(RUN) Testing/Performance/page.py
+	$(RUN) Docs/fill_figures.py
 
 lint: $(VENV)/.ready-test
 	$(RUN) -m ruff check .

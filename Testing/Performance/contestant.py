@@ -40,9 +40,9 @@ CONTESTANTS = {
         ("Nothing kept, nothing folded, the paper's decoder on every tile, attention written out, one tile at a time; random weights.",),
     ),
     "segresnet": Contestant(
-        "MONAI SegResNet", "own", ("Two output classes; cheap trilinear resampling to 1.5 mm; MONAI's default overlap of a quarter.",)
+        "MONAI SegResNet", "peers", ("Two output classes; cheap trilinear resampling to 1.5 mm; MONAI's default overlap of a quarter.",)
     ),
-    "swinunetr": Contestant("MONAI SwinUNETR", "own", ("As SegResNet; feature size 48.",)),
+    "swinunetr": Contestant("MONAI SwinUNETR", "peers", ("As SegResNet; feature size 48.",)),
     "nnunet": Contestant(
         "nnU-Net PlainConvUNet, TotalSegmentator's way",
         "peers",

@@ -22,7 +22,7 @@ TRAINING = FIGURES / "training_speed.json"
 #: Runs on other devices, kept beside the CPU's: ``performance-cuda.json`` and the like.
 OTHERS = "performance-*.json"
 PAGE = ROOT / "Docs" / "performance.md"
-IMAGES = ROOT / "Docs" / "Images"
+IMAGES = ROOT / "Docs" / "images"
 Values = dict[str, Any]
 
 
@@ -33,8 +33,8 @@ def page(values: Values, training: Values | None, others: list[Values]) -> str:
         "Written by `Testing/Performance/page.py` from `Docs/figures/performance.json`; nothing on this page is typed by hand.",
         "`make bench` (some minutes) or `make bench-full` (hours, goes on where it was stopped) measures anew.", "",
         *_machine(values), "", "## Targets", "", *_targets(values), "", "## Side by side", "", *_pictures(), *_contestants(values), "",
-        "## Growth", "", "![First prompt and memory over voxels](Images/performance_voxels.png)", "",
-        "![Seconds until k prompts are answered](Images/performance_prompts.png)", "", *_growth(values), "",
+        "## Growth", "", "![First prompt and memory over voxels](images/performance_voxels.png)", "",
+        "![Seconds until k prompts are answered](images/performance_prompts.png)", "", *_growth(values), "",
         "## What each optimisation gains", "", *_optimisations(values), "", "## Where the time goes", "", *stage_table(values), "",
         *_training(training), *(line for other in others for line in _other(other)), "## How it is measured", "", *_method(values), "",
     ]  # fmt: skip
@@ -61,7 +61,7 @@ def _targets(values: Values) -> list[str]:
 
 
 def _pictures() -> list[str]:
-    return ["![First and next prompt of every contestant](Images/performance_latency.png)", "", "![Memory](Images/performance_memory.png)", ""]
+    return ["![First and next prompt of every contestant](images/performance_latency.png)", "", "![Memory](images/performance_memory.png)", ""]
 
 
 def _contestants(values: Values) -> list[str]:

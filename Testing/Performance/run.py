@@ -26,7 +26,7 @@ from contestant import CONTESTANTS  # noqa: E402
 from environments import python_of  # noqa: E402
 from measuring import machine  # noqa: E402
 
-OUTPUT = ROOT / "Docs" / "figures" / "performance.json"
+FIGURES = ROOT / "Docs" / "figures"
 PEERS = ("segresnet", "swinunetr", "nnunet", "nninteractive", "voxtell")
 #: (contestant, volume, rounds). Quick: the peers run on the smallest volume, larger ones are extrapolated tile by tile and labelled so.
 QUICK = [
@@ -144,7 +144,7 @@ def main() -> int:
     parser.add_argument("--volumes", nargs="+", default=list(volumes.VOLUMES), choices=volumes.VOLUMES)
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=CONTESTANTS)
     parser.add_argument("--fresh", action="store_true", help="forget the journal and measure everything anew")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--output", type=Path, help="default: performance.json, or performance-DEVICE.json beside it")
     args = parser.parse_args()
     from RefSAM3DLib.atomic import write_aside
 
@@ -152,8 +152,9 @@ def main() -> int:
     if args.fresh:
         path.unlink(missing_ok=True)
     values = run(args.mode, args.device, Journal(path), args.volumes, args.contestants)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with write_aside(args.output, overwrite=True) as aside:
+    output = args.output or FIGURES / f"performance{'' if args.device == 'cpu' else '-' + args.device}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with write_aside(output, overwrite=True) as aside:
         aside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     failed = [f"{c['contestant']} on {c['volume']}: {c['error']}" for c in values["cells"] if "error" in c]
     failed += [f"{name}: {study['error']}" for name, study in values["studies"].items() if "error" in study]
