@@ -10,11 +10,13 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 from metrics import cell, growth, next_seconds, peer_seconds, seconds, session_seconds
 
 #: Ours in one colour, peers in grey; first and next prompt in two shades.
 OURS, OURS_NEXT, PEER, PEER_NEXT = "#1f6f8b", "#8fc7d8", "#666666", "#bbbbbb"
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "refsam3d"}
+COLOURS = ("#d1495b", "#edae49", "#66a182", "#8d6a9f", "#666666", "#b5651d", "#222222", "#c77dba")
+STYLE = {"axes.prop_cycle": mpl.cycler(color=COLOURS), "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "refsam3d"}
 Values = dict[str, Any]
 
 
@@ -52,16 +54,20 @@ def latency(values: Values) -> plt.Figure | None:
                 continue
             mine = name.startswith("own")
             axis.barh(row - 0.2, first, 0.38, color=OURS if mine else PEER, hatch="//" if guessed else None, edgecolor="white")
-            axis.text(first * 1.1, row - 0.2, f"{first:,.1f} s", va="center", fontsize=7)
+            axis.text(first * 1.1, row - 0.2, _words(first), va="center", fontsize=7)
             axis.barh(row + 0.2, following, 0.38, color=OURS_NEXT if mine else PEER_NEXT, hatch="//" if guessed else None, edgecolor="white")
-            axis.text(following * 1.1, row + 0.2, f"{following:,.2f} s", va="center", fontsize=7)
+            axis.text(following * 1.1, row + 0.2, _words(following), va="center", fontsize=7)
         axis.set_xscale("log")
         axis.set_xlim(0.01, axis.get_xlim()[1] * 6)
         axis.set_yticks(range(len(names)), [titles(values)[n] for n in names])
         axis.set_title(values["volumes"][volume]["title"], fontsize=9)
         axis.set_xlabel("seconds: first prompt (dark), next prompt (light); hatched: extrapolated")
-    axes[0][0].invert_yaxis()
+    axes[0][0].set_ylim(len(names) - 0.4, -0.6)
     return figure
+
+
+def _words(value: float) -> str:
+    return f"{value:,.0f} s" if value >= 100 else f"{value:.1f} s" if value >= 1 else f"{value:.2f} s"
 
 
 def _pair(values: Values, name: str, volume: str) -> tuple[float | None, float, bool]:
@@ -92,7 +98,7 @@ def memory(values: Values) -> plt.Figure | None:
                 axis.barh(row + shift, used, 0.38, color=(OURS if dark else OURS_NEXT) if mine else (PEER if dark else PEER_NEXT))
                 axis.text(used, row + shift, f" {used:.2f} GB", va="center", fontsize=7)
     axis.set_yticks(range(len(names)), [titles(values)[n] for n in names])
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.4, -0.6)
     axis.margins(x=0.15)
     axis.set_xlabel("peak memory above the loaded volume, GB: 128 x 128 x 128 (dark), 512 x 512 x 300 (light)")
     return figure
@@ -112,10 +118,13 @@ def voxels(values: Values) -> plt.Figure | None:
     sizes = {name: _voxel_count(facts) for name, facts in values["volumes"].items() if name != "real"}
     for name in guessed:
         points = sorted((size, peer[0]) for volume, size in sizes.items() if (peer := peer_seconds(values, name, volume)) is not None)
+        if not points:
+            continue
         axes[0].plot([p[0] for p in points], [p[1] for p in points], "x:", label=f"{titles(values)[name]} (extrapolated)", linewidth=1)
     for axis, label in zip(axes, ("first prompt, s", "peak memory above the volume, MB"), strict=True):
         axis.set_xscale("log")
         axis.set_yscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel("voxels")
         axis.set_ylabel(label)
     handles, labels = axes[0].get_legend_handles_labels()
