@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = ROOT / "Resources" / "Models" / "refsam3d-small.scores.json"
 SPEED = ROOT / "Docs" / "figures" / "performance.json"
+COMPARE = ROOT / "Docs" / "figures" / "compare.json"
+FEWSHOT = ROOT / "Docs" / "figures" / "fewshot.json"
 
 
 def scores_table(values: dict) -> str:
@@ -63,7 +65,26 @@ def speed_table(values: dict) -> str:
     return "\n".join([*lines, "", *stage_table(values)])
 
 
-BLOCKS: dict[str, tuple[Path, Callable[[dict], str]]] = {"scores": (SCORES, scores_table), "speed": (SPEED, speed_table)}
+def compare_table(values: dict) -> str:
+    """Paired differences to the specialised networks."""
+    sys.path.insert(0, str(ROOT / "training"))
+    from refsam3d_training.evaluation.compare import markdown
+
+    return markdown(values["rows"], []).rstrip()
+
+
+def fewshot_table(values: dict) -> str:
+    """A structure that the base never met, learnt from a few cases: picture, table, conditions."""
+    sys.path.insert(0, str(ROOT / "training"))
+    from refsam3d_training.fewshot_report import condition_lines, new_structure_lines
+
+    picture = f"![Dice of the {values['structure']} against the number of cases](Docs/images/fewshot.png)"
+    return "\n".join([picture, "", *new_structure_lines(values), "", *condition_lines(values)])
+
+
+BLOCKS: dict[str, tuple[Path, Callable[[dict], str]]] = {
+    "scores": (SCORES, scores_table), "speed": (SPEED, speed_table), "compare": (COMPARE, compare_table), "fewshot": (FEWSHOT, fewshot_table),
+}  # fmt: skip
 
 
 def registry() -> str:

@@ -1,18 +1,28 @@
 """The reference network: unknown structures take no loss, it stops when validation stops rising, it scores like the engine."""
 
-import numpy as np
 import pytest
 import torch
-from refsam3d_training.baseline import known_targets
-from refsam3d_training.evaluation.baseline_scores import paired_differences, score_baseline
+from refsam3d_training.baseline import known_targets, make_network, tile_loss
+from refsam3d_training.curves import read_curve
+from refsam3d_training.evaluation.baseline_scores import score_baseline
+from refsam3d_training.losses import soft_dice_loss, weighted_cross_entropy
 from refsam3d_training.manifest import Manifest
 from refsam3d_training.setup_run import make_baseline
+
+from RefSAM3DLib.config import ModelConfig
+from RefSAM3DLib.errors import InputError
+from RefSAM3DLib.resources import resource_path
+
+SETTINGS = {"filters": 2, "steps": 4, "least_steps": 1, "validate_steps": 2, "patience": 2, "validate_cases": 1}
+
+
+def make(tiny_data, folder, **changes):
+    return make_baseline("phantoms_ct:head_neck", tiny_data, folder, {**SETTINGS, **changes}, model_name="test_tiny")
 
 
 @pytest.fixture(scope="module")
 def baseline(tiny_data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("baseline") / "run"
-    return make_baseline("phantoms_ct:head_neck", tiny_data, folder, {"filters": 2, "steps": 4, "validate_steps": 2, "patience": 2}, model_name="test_tiny")
+    return make(tiny_data, tmp_path_factory.mktemp("baseline") / "run")
 
 
 def test_an_unknown_structure_gets_no_gradient(baseline):
@@ -38,35 +48,53 @@ def test_it_trains_resumes_and_is_scored_on_native_grids(baseline, tiny_data):
     assert result["structures"]["mandible"]["dice"]["n"] == 1
     assert (baseline.folder / "baseline_evaluation.json").is_file()
     volume = manifest.cases["test"][0].volume()
-    assert all(m.shape == volume.array.shape for m in baseline.segment(volume).values())
-    step = baseline.step
-    baseline.step = 0
-    assert baseline.resume()
-    assert baseline.step == step
+    assert all(m.shape == volume.array.shape for m in baseline.segment(volume, baseline.best_network()).values())
+    with pytest.raises(InputError, match="trained with filters 2 instead of 3"):
+        make(tiny_data, baseline.folder, filters=3).resume()
 
 
-def test_paired_differences_say_undecided_where_the_interval_spans_the_margin():
-    rng = np.random.default_rng(0)
+def test_a_run_that_was_killed_between_validations_ends_as_one_that_was_not(baseline, tiny_data, tmp_path):
+    """Runs after the whole run above."""
+    for until in (1, 3, None):
+        pieces = make(tiny_data, tmp_path / "run")
+        pieces.resume()
+        pieces.run(until)
+    for name in ("network", "average"):
+        whole = getattr(baseline, name).state_dict()
+        assert all(torch.equal(v, whole[k]) for k, v in getattr(pieces, name).state_dict().items())
+    assert all(torch.equal(v, baseline.best[k]) for k, v in pieces.best.items())
+    assert [(r["loss"], r["dice"]) for r in read_curve(tmp_path / "run")] == [(r["loss"], r["dice"]) for r in read_curve(baseline.folder)]
 
-    def records(shift, spread):
-        scores = 0.8 + shift + spread * rng.normal(size=20)
-        return [{"case": f"c{n}", "grid": "head_neck", "modality": "ct", "structures": {"larynx": {"dice": s}}} for n, s in enumerate(scores)]
 
-    flat = records(0, 0)
-    assert paired_differences(records(0.05, 0.01), flat, 0.01)["larynx"]["verdict"] == "above"
-    assert paired_differences(records(-0.002, 0.001), flat, 0.01)["larynx"]["verdict"] == "within"
-    assert paired_differences(records(-0.1, 0.01), flat, 0.01)["larynx"]["verdict"] == "below"
-    assert paired_differences(records(-0.01, 0.2), flat, 0.01)["larynx"]["verdict"] == "undecided"
+def test_it_stops_when_validation_stops_rising_but_not_before_the_least_steps(tiny_data, tmp_path, monkeypatch):
+    from refsam3d_training.baseline import Baseline
+
+    scores = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.1])
+    monkeypatch.setattr(Baseline, "validation_dice", lambda self: next(scores))
+    monkeypatch.setattr(Baseline, "loss", lambda self, tiles, foreground: sum(p.sum() for p in self.network.parameters()) * 0)
+    one = make(tiny_data, tmp_path / "a", steps=20, validate_steps=1, least_steps=3)
+    one.run()
+    assert (one.step, one.best_step) == (3, 1)
+    scores = iter([0.0] * 20)
+    other = make(tiny_data, tmp_path / "b", steps=20, validate_steps=1, least_steps=6)
+    other.run()
+    assert other.step == 6
 
 
-def test_network_halves_each_axis_as_often_as_the_tile_allows():
-    from refsam3d_training.baseline import make_network
-
-    from RefSAM3DLib.config import ModelConfig
-    from RefSAM3DLib.resources import resource_path
-
+def test_network_has_nn_unets_shape():
+    """Axes halved down to 4 voxels at least, widths doubled, affine instance norm, deep supervision of all decoder levels but the lowest."""
     model = ModelConfig.load(resource_path("Configs", "vit_t.json"))
-    for grid in model.grids:
+    for grid, levels in zip(model.grids, (2, 2, 3), strict=True):
         network = make_network(grid, 3, 2)
+        assert any(n.endswith("norm1.weight") for n, _ in network.named_parameters())
+        tile = torch.zeros(1, 3, *grid.tile_dhw)
         with torch.inference_mode():
-            assert network(torch.zeros(1, 3, *grid.tile_dhw)).shape == (1, len(grid.structures), *grid.tile_dhw)
+            assert network.train()(tile).shape == (1, levels, len(grid.structures), *grid.tile_dhw)
+            assert network.eval()(tile).shape == (1, len(grid.structures), *grid.tile_dhw)
+
+
+def test_each_level_counts_half_as_much_as_the_finer_one():
+    torch.manual_seed(0)
+    levels, targets = torch.randn(2, 3, 4, 4, 4), (torch.rand(3, 4, 4, 4) > 0.7).float()
+    fine, half = (weighted_cross_entropy(x, targets, 5.0) + soft_dice_loss(x.sigmoid(), targets).mean() for x in levels)
+    assert tile_loss(levels, targets, 5.0) == pytest.approx(float((fine * 2 + half) / 3))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from refsam3d_training.evaluation.probes import absent_names, cut_views, presenc
 from refsam3d_training.evaluation.summary import paraphrases, presence, prompt_use
 from refsam3d_training.manifest import Manifest
 
-from RefSAM3DLib.checkpoint import load_checkpoint
+from RefSAM3DLib.checkpoint import load_checkpoint, save_checkpoint
+from RefSAM3DLib.config import ModelConfig
 from RefSAM3DLib.engine import RefSAM3DEngine
+from RefSAM3DLib.resources import resource_path
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,8 @@ def test_evaluate_writes_everything_and_names_no_case_in_its_summary(evaluated):
     assert {"nsd_2mm", "nsd_5mm", "volume_error_percent"} <= set(row)
     assert "records" in full
     assert "p52" not in (folder / "summary.json").read_text()
+    assert set(summary["composites"]) == {"left and right parotid glands"}  # no hippocampus here
+    assert 0 <= summary["composites"]["left and right parotid glands"]["mean"] <= 1
     assert (folder / "reliability.png").read_bytes()[:4] == b"\x89PNG"
     assert "<h2>Worst cases</h2>" in (folder / "evaluation.html").read_text()
     with open(folder / "evaluation.csv", encoding="utf-8") as handle:
@@ -71,15 +76,41 @@ def test_calibrate_then_export_changes_what_the_engine_says_and_keeps_the_weight
     assert values["fit"]["head_neck"]["absent"] > 0
     scores = evaluated[0] / "summary.json"
     command = ["export", str(tiny_run), "-o", str(output), "--data", str(tiny_data), "--calibration", str(calibration), "--scores", str(scores)]
-    assert main(command) == 0
+    assert main([*command, "--power-watts", "50"]) == 0
     plain, calibrated = load_checkpoint(tiny_model), load_checkpoint(output)
     assert calibrated.calibration["head_neck"].scale == pytest.approx(values["grids"]["head_neck"]["scale"])
     assert calibrated.card["tensors_sha256"] == plain.card["tensors_sha256"]
     assert calibrated.card["scores"]["structures"]["larynx"]["dice"]["n"] == 2
+    training = calibrated.card["training"]
+    assert training["energy_kwh"] == pytest.approx(training["hours_in_all"] * 0.05, abs=1e-3)
+    assert "energy_kwh" not in plain.card["training"]
+    assert "Energy was not measured." in tiny_model.with_suffix(".md").read_text()
     page = output.with_suffix(".md").read_text()
+    assert "at an assumed 50 W; it was not measured" in page
     assert "Not for diagnosis" in page
     assert "| brainstem | 2 |" in page
     assert "CC0" in page
+
+
+def test_hours_of_the_weights_that_a_run_began_with_are_counted(tiny_data, tiny_run, tiny_model, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text(
+        'name = "more"\nmodel = "test_tiny"\nsets = ["phantoms_ct:head_neck"]\nphantoms = 0\nsteps = 1\nreport_steps = 1\n'
+        '[[shares]]\ngrid = "head_neck"\nfine = 1.0\ncoarse = 0.0\n'
+    )
+    base = load_checkpoint(tiny_model)
+    base.card["training"]["hours"] = 7.0
+    del base.card["training"]["hours_in_all"]
+    save_checkpoint(base, tmp_path / "base.safetensors")
+    run, where = tmp_path / "run", ["--data", str(tiny_data)]
+    assert main(["train", str(config), "--run", str(run), "--init", str(tmp_path / "base.safetensors"), *where]) == 0
+    assert main(["export", str(run), "-o", str(tmp_path / "more.safetensors"), *where, "--power-watts", "100"]) == 0
+    training = load_checkpoint(tmp_path / "more.safetensors").card["training"]
+    assert training["hours_in_all"] == pytest.approx(7.0, abs=0.1)
+    assert training["energy_kwh"] == pytest.approx(0.7, abs=0.01)
+    assert training["started_from"]["sha256"] == load_checkpoint(tmp_path / "base.safetensors").sha256
+    assert "which took 7.00 hours" in (tmp_path / "more.md").read_text()
+    assert load_checkpoint(tiny_model).card["training"].get("started_from") is None
 
 
 def test_export_refuses_scores_of_other_weights(evaluated, tiny_data, tiny_run, tmp_path, capsys):
@@ -91,10 +122,25 @@ def test_export_refuses_scores_of_other_weights(evaluated, tiny_data, tiny_run, 
     assert "run `evaluate` on this model first" in capsys.readouterr().err
 
 
+def test_every_command_explains_itself_with_an_example():
+    from refsam3d_training.__main__ import parser
+
+    commands = next(a for a in parser()._actions if a.dest == "command").choices
+    assert {"prepare", "train", "finetune", "evaluate", "baseline", "compare", "fewshot", "calibrate", "export", "curves"} == set(commands)
+    for name, command in commands.items():
+        text = " ".join(command.format_help().split())
+        assert f"example: python -m refsam3d_training {name} " in text
+        assert command.description
+        example = command.epilog.split(f"refsam3d_training {name} ", 1)[1]
+        assert parser().parse_args([name, *shlex.split(example)]).command == name
+
+
 def test_errors_are_sentences(tiny_data, tiny_model, tmp_path, capsys):
     assert main(["export", str(tmp_path), "-o", str(tmp_path / "m.safetensors"), "--data", str(tiny_data)]) == 1
     assert main(["evaluate", str(tiny_model), "--data", str(tiny_data), "--sets", "nowhere", "-o", str(tmp_path / "e")]) == 1
+    assert main(["baseline", "phantoms_ct", "--data", str(tiny_data), "--run", str(tmp_path / "b")]) == 1
     message = capsys.readouterr().err
+    assert "must be written as folder:grid" in message
     assert "holds no state.pt" in message
     assert "run `prepare` first" in message
 
@@ -150,6 +196,35 @@ def test_tables_of_prompt_use_paraphrases_and_presence_by_hand():
     assert found["auroc_all"] == 0.5
     assert found["auroc_inside_head_and_neck"] == 1.0
     assert found["absent_and_not_drawn"] == {"share": 0.5, "n": 2}
+
+
+def test_composites_are_scored_as_unions_and_differences():
+    from types import SimpleNamespace
+
+    from refsam3d_training.evaluation import case_record
+
+    left, right, whole = (np.zeros((2, 2, 4), bool) for _ in range(3))
+    left[..., 0], right[..., 3], whole[..., :2] = True, True, True
+    truth = {"left parotid gland": left, "right parotid gland": right, "hippocampus": whole, "posterior hippocampus": left}
+    answers = {"left and right parotid glands": [left, right], "hippocampus minus posterior hippocampus": [whole]}
+    engine = SimpleNamespace(segment=lambda embedding, texts: [SimpleNamespace(mask=m) for m in answers[texts[0]]])
+    found = case_record._composites(engine, None, truth)
+    assert found["left and right parotid glands"] == 1.0
+    assert found["hippocampus minus posterior hippocampus"] == pytest.approx(2 / 3)
+    assert case_record._composites(engine, None, {"hippocampus": whole}) == {}
+
+
+def test_every_image_is_asked_for_the_structures_of_every_other_grid(monkeypatch):
+    """A grid whose look takes many tiles is no exception: the engine bounds it, and a calibration needs absent prompts."""
+    from types import SimpleNamespace
+
+    from refsam3d_training.evaluation import case_record
+
+    engine = SimpleNamespace(checkpoint=SimpleNamespace(config=ModelConfig.load(resource_path("Configs", "vit_t.json"))))
+    monkeypatch.setattr(case_record, "presence_logits", lambda engine, embedding, grid, names: [0.0] * len(names))
+    names = ["hippocampus", "posterior hippocampus", "larynx"]
+    rows = case_record._elsewhere(engine, None, names, "other set", case_record.Extras(draw_absent=False))
+    assert [r["name"] for r in rows] == ["larynx", "hippocampus", "posterior hippocampus"]
 
 
 def test_journal_of_other_settings_is_another_file(tmp_path):

@@ -133,3 +133,19 @@ def test_finetune_command_takes_what_the_review_loop_gives_it(tiny_model, review
     command = ["finetune", "--data", str(reviewed / "datalist.json"), "--output", str(path), "--base", str(tiny_model), "--config", str(tmp_path / "f.toml")]
     assert main([*command, "--steps", "1", "--limit", "1"]) == 0
     assert path.is_file()
+
+
+def test_new_structure_keeps_its_share_of_the_tiles_beside_replayed_ones(tiny_data, make_tiny_config, tmp_path):
+    """With six old structures on the same grid, choosing by structure alone would leave a seventh."""
+    import dataclasses
+
+    from refsam3d_training.setup_run import make_trainer
+    from refsam3d_training.tuned_sampling import TunedSampler
+
+    trainer = make_trainer(make_tiny_config(), tiny_data, tmp_path / "run")
+    old = [dataclasses.replace(c, known={v: n for v, n in c.known.items() if n != "larynx"}) for c in trainer.sampler.by_grid["head_neck"]]
+    new = [dataclasses.replace(c, known={v: n for v, n in c.known.items() if n == "larynx"}) for c in trainer.sampler.by_grid["head_neck"]]
+    sampler = TunedSampler([*new, *old], trainer.config, trainer.model_config, trainer.sampler.vocabulary, ["larynx"], 0.25)
+    rng, grid = np.random.default_rng(0), trainer.model_config.grids[0]
+    chosen = [sampler._choose_case(rng, grid, False)[1] for _ in range(600)]
+    assert chosen.count("larynx") / 600 == pytest.approx(0.75 + 0.25 / 7, abs=0.06)

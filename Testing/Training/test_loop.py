@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from refsam3d_training.curves import read_curve, write_curves
+from refsam3d_training.curves import LiveScalars, read_curve, write_curves
 from refsam3d_training.loop import NonFiniteLossError
 from refsam3d_training.setup_run import make_trainer
 
@@ -105,3 +105,33 @@ def test_curves_count_steps_that_were_taken_again_once_and_are_drawn(tmp_path):
     assert [(r["step"], r["loss"]) for r in read_curve(tmp_path)] == [(50, 3.0), (100, 2.5), (150, 1.0)]
     assert write_curves(tmp_path).read_bytes()[:4] == b"\x89PNG"
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def scalars(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    return {tag: [(e.step, round(e.value, 4)) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_scalars_are_written_while_it_trains_and_a_resumed_run_hides_what_a_kill_left(tmp_path):
+    with LiveScalars(tmp_path, 0) as live:
+        for step in (2, 4):
+            live.add(step, {"loss": step / 10})
+    with LiveScalars(tmp_path, 2) as live:  # step 4 was lost by a kill, and is taken again
+        live.add(4, {"loss": 0.9})
+    assert scalars(tmp_path)["loss"] == [(2, 0.2), (4, 0.9)]
+
+
+def test_validation_scores_are_taken_as_often_as_asked_and_change_no_weight(tiny_data, tiny_run, make_tiny_config, tmp_path):
+    trainer = make_trainer(make_tiny_config(validate_steps=4, validate_cases=1), tiny_data, tmp_path / "run")
+    trainer.run()
+    rows = read_curve(tmp_path / "run", "validation.jsonl")
+    assert [r["step"] for r in rows] == [4, 6]
+    assert "larynx" in rows[0]["structures"]
+    assert rows[0]["dice"] == pytest.approx(sum(rows[0]["structures"].values()) / len(rows[0]["structures"]), abs=1e-4)
+    assert states_equal(torch.load(tiny_run / "state.pt", weights_only=True)["model"], torch.load(tmp_path / "run" / "state.pt", weights_only=True)["model"])
+    live = scalars(tmp_path / "run")
+    assert [step for step, _ in live["validation/mean"]] == [4, 6]
+    assert [step for step, _ in live["loss"]] == [2, 4, 6]

@@ -16,6 +16,17 @@ def test_dice_of_equal_disjoint_and_empty_masks():
     assert (dice(a, a), dice(a, b), dice(a & b, a & b)) == (1.0, 0.0, 1.0)
 
 
+def test_dice_is_monais():
+    import torch
+    from monai.metrics import compute_dice
+
+    rng = np.random.default_rng(1)
+    for share in (0.0, 0.1, 0.5):
+        a, b = rng.random((9, 11, 13)) < share, rng.random((9, 11, 13)) < 0.2
+        theirs = compute_dice(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None], ignore_empty=False)
+        assert dice(a, b) == pytest.approx(float(theirs[0, 0]), abs=1e-6)
+
+
 def test_surface_dice_counts_a_shift_of_one_slice_in_millimetres():
     mask = np.zeros((16, 16, 16), bool)
     mask[4:10, 4:10, 4:10] = True
@@ -38,6 +49,16 @@ def test_bootstrap_is_seeded_and_holds_the_mean():
     assert (low, high) == bootstrap_interval(values)
     assert low < values.mean() < high
     assert bootstrap_interval([0.5, 0.5]) == (0.5, 0.5)
+
+
+def test_dice_loss_smooths_by_one_voxel_and_is_taken_per_prompt():
+    import torch
+    from refsam3d_training.losses import soft_dice_loss
+
+    p, t = torch.rand(3, 4, 5, 6), torch.rand(3, 4, 5, 6) > 0.6
+    t[2] = False
+    by_hand = [1 - (2 * (p[n] * t[n]).sum() + 1) / (p[n].sum() + t[n].sum() + 1) for n in range(3)]
+    assert soft_dice_loss(p, t.float()).tolist() == pytest.approx([float(v) for v in by_hand], abs=1e-6)
 
 
 def test_auroc_counts_pairs_and_ties_half():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,5 +142,32 @@ def test_prepare_command_takes_a_review_export_and_says_what_it_cannot_read(tiny
     assert again.cases["training"][0].volume().array.ndim == 3
     assert main(["prepare", str(tmp_path), "-o", str(tmp_path / "x")]) == 1
     assert "looks like none of" in capsys.readouterr().err
+    assert main(["prepare", str(tmp_path), "-o", str(tmp_path / "x"), "--rename", "Anterior"]) == 1
+    assert "takes OLD=NEW, not 'Anterior'" in capsys.readouterr().err
     with pytest.raises(InputError, match="is no folder"):
         prepare(tmp_path / "nowhere", tmp_path / "y")
+
+
+def test_export_of_a_review_is_read_with_what_the_reviewer_accepted(tmp_path, monkeypatch):
+    """A real batch (of a fake engine), reviewed and exported by the engine's own code."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "Engine" / "batch_doubles"))
+    from batch_volumes import small_volume, write_volume
+
+    from RefSAM3DLib.batch import BatchOptions, run_batch
+    from RefSAM3DLib.review import ReviewSession, export_manifest
+
+    (tmp_path / "in").mkdir()
+    for n in range(2):
+        write_volume(tmp_path / "in" / f"case_{n}.nii.gz", small_volume(n), seed=n)
+    run_batch(tmp_path / "in", tmp_path / "batch", BatchOptions(prompts=("brainstem", "mandible"), engine="batch_fake_engine:make", workers=0))
+    session = ReviewSession(tmp_path / "batch", "A. Muster")
+    for item in session.items:
+        session.decide(item, "accept" if (item.case, item.structure) != ("case_1", "mandible") else "reject")
+    export_manifest(session, tmp_path / "export")
+    assert recognise(tmp_path / "export") == "datalist"
+    manifest, faults = prepare(tmp_path / "export", tmp_path / "out", validation=0, test=0)
+    assert not [f for f in faults if f.serious], faults_table(faults)
+    known = {c.name.split("/")[1]: sorted(c.known.values()) for c in manifest.cases["training"]}
+    assert known == {"case_0": ["brainstem", "mandible"], "case_1": ["brainstem"]}
+    case = manifest.cases["training"][0]
+    assert case.truth(case.volume())["brainstem"].any()

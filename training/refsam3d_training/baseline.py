@@ -26,7 +26,7 @@ from RefSAM3DLib.types import Volume
 from .cases import Case
 from .config import DomainShare, TrainConfig
 from .evaluation.measures import dice
-from .losses import CROSS_ENTROPY_SCALE, soft_dice_loss
+from .losses import soft_dice_loss, weighted_cross_entropy
 from .sampling import Tile, TileSampler
 
 logger = logging.getLogger(__name__)
@@ -38,17 +38,26 @@ SMALLEST_EDGE = 4
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """One reference run. patience: validations without a better score before it stops."""
+    """One reference run.
+
+    Attributes:
+        steps: most steps, and the length of the cosine. least_steps: before them it never stops (a small organ's score stays at
+            zero for a while, which is no plateau). patience: validations without a better score before it stops.
+        validate_cases: evenly spaced cases of the validation list that are looked at while training.
+    """
 
     grid: str
     filters: int = 32
     steps: int = 6000
+    least_steps: int = 3000
     batch_size: int = 2
     learning_rate: float = 1e-3
     validate_steps: int = 250
+    validate_cases: int = 8
     patience: int = 6
     foreground_weight: float = 50.0
     seed: int = 0
+    checkpoint_minutes: float = 5.0
 
 
 class CanonicalSampler(TileSampler):
@@ -72,9 +81,11 @@ def make_network(grid: GridConfig, channels: int, filters: int) -> nn.Module:
         strides.append(step)
         sizes = [n // s for n, s in zip(sizes, step, strict=True)]
     widths = [min(MOST_FILTERS, filters * 2**n) for n in range(len(strides))]
+    # nnU-Net supervises every decoder level but the lowest; the last one is the output itself.
+    extra = max(1, len(strides) - 3)
     return DynUNet(
         spatial_dims=3, in_channels=channels, out_channels=len(grid.structures), kernel_size=[[3, 3, 3]] * len(strides), strides=strides,
-        upsample_kernel_size=strides[1:], filters=widths, norm_name="instance", res_block=False, deep_supervision=False,
+        upsample_kernel_size=strides[1:], filters=widths, res_block=False, deep_supervision=True, deep_supr_num=extra,
     )  # fmt: skip
 
 
@@ -84,13 +95,15 @@ def known_targets(tile: Tile, structures: tuple[str, ...]) -> tuple[list[int], T
     return index, tile.targets[: tile.asked].float()
 
 
-def tile_loss(logits: Tensor, targets: Tensor, foreground: float) -> Tensor:
-    """Dice and cross-entropy of the known channels, weighted as the text-prompted network's."""
-    share = targets.flatten(1).mean(1)
-    factor = (0.5 * (1 - share) / share.clamp(min=1e-6)).clamp(min=1.0, max=foreground)
-    weight = 1 + (factor - 1)[:, None, None, None] * targets
-    entropy = nn.functional.binary_cross_entropy_with_logits(logits, targets, weight=weight) * CROSS_ENTROPY_SCALE
-    return entropy + soft_dice_loss(logits.sigmoid(), targets).mean()
+def tile_loss(levels: Tensor, targets: Tensor, foreground: float) -> Tensor:
+    """Dice and cross-entropy of the known channels, weighted as the text-prompted network's.
+
+    Args:
+        levels: (levels, channels, D, H, W), the finest first; each counts half as much as the one before, as in nnU-Net.
+    """
+    weights = [0.5**n for n in range(len(levels))]
+    losses = [weighted_cross_entropy(x, targets, foreground) + soft_dice_loss(x.sigmoid(), targets).mean() for x in levels]
+    return torch.stack([w / sum(weights) * loss for w, loss in zip(weights, losses, strict=True)]).sum()
 
 
 class Baseline:
@@ -110,23 +123,30 @@ class Baseline:
         self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=1e-2)
         self.step, self.best_score, self.best_step, self.seconds = 0, -1.0, 0, 0.0
+        self.recent: list[float] = []
 
     def loss(self, tiles: list[Tile], foreground: float) -> Tensor:
-        """Mean over the tiles."""
+        """Mean over the tiles. The network must be in training mode, where it returns (B, levels, channels, D, H, W)."""
         logits = self.network(torch.stack([t.volume for t in tiles]))
         values = []
         for row, tile in enumerate(tiles):
             index, targets = known_targets(tile, self.grid.structures)
             if index:
-                values.append(tile_loss(logits[row, index], targets, foreground))
+                values.append(tile_loss(logits[row][:, index], targets, foreground))
         return torch.stack(values).mean()
 
-    def run(self) -> float:
-        """Train until the validation score stops rising; returns the best mean Dice."""
+    def finished(self) -> bool:
+        """Whether all steps are done, or the validation score stopped rising."""
         c = self.config
-        started, before = time.monotonic(), self.seconds
-        recent: list[float] = []
-        while self.step < c.steps and (self.step - self.best_step) < c.patience * c.validate_steps:
+        flat = self.step - self.best_step >= c.patience * c.validate_steps
+        return self.step >= c.steps or (self.step >= c.least_steps and flat)
+
+    def run(self, until: int | None = None) -> float:
+        """Train until the validation score stops rising (or to ``until``), saving as it goes; returns the best mean Dice."""
+        c = self.config
+        started = saved = time.monotonic()
+        before = self.seconds
+        while not self.finished() and self.step != until:
             done = self.step / c.steps
             for group in self.optimizer.param_groups:
                 group["lr"] = c.learning_rate * min(1.0, (self.step + 1) / (0.03 * c.steps)) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
@@ -138,15 +158,17 @@ class Baseline:
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self.optimizer.step()
             self.step += 1
-            recent.append(float(loss.detach()))
+            self.recent.append(float(loss.detach()))
             keep = min(0.995, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - keep)
             self.seconds = before + time.monotonic() - started
             if self.step % c.validate_steps == 0 or self.step == c.steps:
-                self._validate(sum(recent) / len(recent))
-                recent.clear()
-        self.average.load_state_dict(self.best)
+                self._validate(sum(self.recent) / len(self.recent))
+                self.seconds = before + time.monotonic() - started
+            if self.step % c.validate_steps == 0 or self.step in (c.steps, until) or time.monotonic() - saved > c.checkpoint_minutes * 60:
+                self.save()
+                saved = time.monotonic()
         return self.best_score
 
     def _validate(self, loss: float) -> None:
@@ -158,35 +180,41 @@ class Baseline:
         row = {"step": self.step, "loss": round(loss, 4), "dice": round(score, 4), "lr": rate, "seconds": round(self.seconds, 1)}
         with open(self.folder / "curve.jsonl", "a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
+        self.recent.clear()
         logger.info("step %d/%d  loss %.3f  validation Dice %.3f (best %.3f)", self.step, self.config.steps, loss, score, self.best_score)
-        self.save()
 
     def validation_dice(self) -> float:
-        """Mean over structures of mean Dice on the working grid."""
+        """Mean over structures of mean Dice of the running average on the working grid, on ``validate_cases`` of the cases."""
         scores: dict[str, list[float]] = {}
-        for case in self.validation:
+        every = max(1, -(-len(self.validation) // self.config.validate_cases))
+        for case in self.validation[::every]:
             values = torch.stack([((case.fine.values.float() - lo) / (hi - lo) * 2 - 1).clamp(-1, 1) for lo, hi in case.windows])
-            masks = self.logits(values) > 0
+            masks = self.logits(values, self.average, overlap=0.25) > 0
             for value, name in case.known.items():
                 truth = case.fine.labels == value
                 if truth.any() and name in self.grid.structures:
                     scores.setdefault(name, []).append(dice(masks[self.grid.structures.index(name)].numpy(), truth.numpy()))
         return float(np.mean([np.mean(v) for v in scores.values()])) if scores else 0.0
 
-    def logits(self, channels: Tensor) -> Tensor:
+    def logits(self, channels: Tensor, network: nn.Module, overlap: float = 0.5) -> Tensor:
         """(C, D, H, W) -> (structures, D, H, W), sliding window with Gaussian blending as in nnU-Net."""
         from monai.inferers import sliding_window_inference
 
-        self.average.eval()
         with torch.inference_mode():
             return sliding_window_inference(
-                channels[None], self.grid.tile_dhw, 2, self.average, overlap=0.5, mode="gaussian", padding_mode="constant", cval=-1.0
+                channels[None], self.grid.tile_dhw, 2, network.eval(), overlap=overlap, mode="gaussian", padding_mode="constant", cval=-1.0
             )[0]
 
-    def segment(self, volume: Volume) -> dict[str, np.ndarray]:
-        """Masks on the volume's own grid, written back as the engine does."""
+    def best_network(self) -> nn.Module:
+        """The weights with the best validation score."""
+        network = make_network(self.grid, self.model_config.image.in_channels, self.config.filters)
+        network.load_state_dict(self.best)
+        return network
+
+    def segment(self, volume: Volume, network: nn.Module) -> dict[str, np.ndarray]:
+        """Masks of ``network`` (see :meth:`best_network`) on the volume's own grid, written back as the engine does."""
         embedding = GridEmbedding(None, self.model_config, self.grid, False, volume, torch.device("cpu"))  # type: ignore[arg-type]
-        logits = self.logits(apply_windows(embedding.values, embedding.windows))
+        logits = self.logits(apply_windows(embedding.values, embedding.windows), network)
         out = {}
         for name, values in zip(self.grid.structures, logits, strict=True):
             native = to_native(embedding, values, embedding.whole_box())
@@ -198,21 +226,30 @@ class Baseline:
         state = {
             "config": asdict(self.config), "network": self.network.state_dict(), "average": self.average.state_dict(), "best": self.best,
             "optimizer": self.optimizer.state_dict(), "step": self.step, "best_score": self.best_score, "best_step": self.best_step, "seconds": self.seconds,
+            "recent": self.recent,
         }  # fmt: skip
         with write_aside(self.folder / "baseline.pt", overwrite=True) as aside:
             torch.save(state, aside)
 
     def resume(self) -> bool:
-        """Go on from ``baseline.pt`` if it is there."""
+        """Go on from ``baseline.pt`` if it is there.
+
+        Raises:
+            InputError: it was trained with other settings.
+        """
         path = self.folder / "baseline.pt"
         if not path.is_file():
             return False
         state: dict[str, Any] = torch.load(path, weights_only=True)
+        other = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v and k != "checkpoint_minutes"]
+        if other:
+            given = ", ".join(f"{k} {state['config'].get(k)} instead of {getattr(self.config, k)}" for k in other)
+            raise InputError(f"'{path}' was trained with {given}; give the same settings, or a new --run folder.")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best, self.best_score, self.best_step = state["best"], state["best_score"], state["best_step"]
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.recent = state["step"], state["seconds"], state["recent"]
         return True
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from RefSAM3DLib.config import from_dict
 from RefSAM3DLib.errors import ConfigError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class TrainConfig:
             find the box, where a miss costs the structure and a false alarm one tile. With a decaying weight the esophagus (0.02 % of
             a coarse view) stayed below probability 0.005 after 3900 steps while the fine pass drew it.
         absent_prompts: names per tile that are not in the image.
+        exclude_structures: never asked, never contoured: the vocabulary of the run lacks them (see ``excluded``).
         bf16: half precision on devices that have it. report_steps: steps per row of the curve.
+        validate_steps: steps between scores on validation tiles (0: none). validate_cases: validation cases per set for them.
     """
 
     name: str
@@ -61,6 +66,8 @@ class TrainConfig:
     exclude_structures: tuple[str, ...] = field(default_factory=tuple)
     bf16: bool = False
     report_steps: int = 50
+    validate_steps: int = 0
+    validate_cases: int = 6
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
@@ -69,10 +76,30 @@ class TrainConfig:
         Raises:
             ConfigError: missing file, unknown key, value of the wrong type.
         """
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigError(f"The training configuration '{path}' does not exist; see training/configs for examples.") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"The training configuration '{path}' is no valid TOML: {error}.") from error
-        return from_dict(cls, values)
+        return read_toml(cls, path, "training/configs/default.toml")
+
+
+def read_toml(cls: type[T], path: Path, example: str) -> T:
+    """A configuration class from a TOML file with strict keys.
+
+    Raises:
+        ConfigError: missing file, unknown key, value of the wrong type.
+    """
+    try:
+        return from_dict(cls, tomllib.loads(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"The configuration '{path}' cannot be read ({error.strerror}); see {example} for an example.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"The configuration '{path}' is no valid TOML: {error}; see {example} for an example.") from error
+
+
+def folder_and_grid(entry: str) -> tuple[str, str]:
+    """Parts of "folder:grid", as sets are named in configurations.
+
+    Raises:
+        ConfigError: one of them is missing.
+    """
+    folder, _, grid = entry.partition(":")
+    if not folder or not grid:
+        raise ConfigError(f"The set '{entry}' must be written as folder:grid, for example openkbp_ct:head_neck.")
+    return folder, grid

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from RefSAM3DLib.atomic import write_aside
 from RefSAM3DLib.checkpoint import Calibration, Checkpoint, save_checkpoint
 from RefSAM3DLib.config import ModelConfig
 from RefSAM3DLib.errors import CheckpointError
@@ -57,6 +58,40 @@ def load_state(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(f"'{run}' holds no state.pt with its config.json; train first, or give another run folder.")
     state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
     return state, json.loads((run / "config.json").read_text(encoding="utf-8"))
+
+
+def export_run(
+    run: Path, data: Path, output: Path, cache: Path, calibration: dict[str, Calibration] | None = None, scores: dict[str, Any] | None = None,
+    hardware: str = "CPU cores", power_watts: float | None = None, origin: dict[str, Any] | None = None, overwrite: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Model file with its card, and the card as a page beside it; returns step, sha256 and bytes.
+
+    Args:
+        cache: folder of preprocessed cases, whose fields of view the file states. scores: ``summary.json`` of these weights.
+        power_watts: assumed while training. origin: what the run began with, see ``origin``.
+
+    Raises:
+        CheckpointError: no state, or scores of other weights.
+    """
+    from .config import TrainConfig, folder_and_grid, from_dict
+    from .excluded import cases_without
+    from .model_card import card_markdown, make_card
+    from .setup_run import model_config, training_cases
+
+    state, stored = load_state(run)
+    config = from_dict(TrainConfig, stored["train"])
+    folders = [data / folder_and_grid(entry)[0] for entry in config.sets]
+    card = make_card(folders, state, stored, scores, tensors_sha256(state["average"]), hardware, power_watts, origin)
+    model = ModelConfig.from_dict(stored["model"])
+    # Cases were cached on the complete grids, from which excluded structures were then taken.
+    reading = model_config(config, len(state["kept"])) if config.exclude_structures else model
+    cases = cases_without(training_cases(config, reading, data, cache), config.exclude_structures)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    digest = export_checkpoint(run, cases, output, calibration, card, overwrite)
+    size = output.stat().st_size
+    with write_aside(output.with_suffix(".md"), overwrite=True) as aside:
+        aside.write_text(card_markdown(model.name, card, digest, size), encoding="utf-8")
+    return {"step": state["step"], "sha256": digest, "bytes": size}
 
 
 def export_checkpoint(

@@ -12,22 +12,21 @@ from typing import Any
 import torch
 
 from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint, load_checkpoint, save_adapter
-from RefSAM3DLib.config import from_dict
-from RefSAM3DLib.errors import ConfigError, InputError
+from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.inference.preprocess import Frame
 from RefSAM3DLib.phantoms import STRUCTURES
 from RefSAM3DLib.text.tokenizer import PromptTokenizer
 
 from .cases import Case, load_cases, phantom_cases, preprocess
-from .config import DomainShare, TrainConfig
+from .config import DomainShare, TrainConfig, folder_and_grid, read_toml
 from .export import INTENDED_USE
 from .loop import Trainer
 from .manifest import Manifest, ManifestCase
 from .new_structures import changes, check_names, choose_grid, extended, train_new_rows
 from .old_structures import structure_losses
-from .sampling import TileSampler
 from .setup_run import write_config
 from .trainable import PAPER_PARTS, select, shares, shares_table
+from .tuned_sampling import TunedSampler
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class FinetuneConfig:
     Attributes:
         parts: what is trained, see ``trainable.PARTS``. grid: of new structures ("": chosen by modality and field of view).
         synonyms: further wordings of new structures. replay: old sets ("folder:grid") that are trained along.
-        replay_share: share of the steps that go to replayed grids. phantoms: generated head-and-neck CTs to replay.
+        replay_share: share of the tiles that go to replayed structures. phantoms: generated head-and-neck CTs to replay.
         steps, batch_size, learning_rate, seed: as in training.
     """
 
@@ -61,16 +60,7 @@ class FinetuneConfig:
     @classmethod
     def load(cls, path: Path | None) -> FinetuneConfig:
         """From TOML; the defaults without a file."""
-        import tomllib
-
-        if path is None:
-            return cls()
-        try:
-            return from_dict(cls, tomllib.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
-            raise ConfigError(f"The fine-tuning configuration '{path}' does not exist; leave --config out for the defaults.") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"The fine-tuning configuration '{path}' is no valid TOML: {error}.") from error
+        return cls() if path is None else read_toml(cls, path, "training/configs/finetune.toml")
 
 
 def finetune(
@@ -95,13 +85,13 @@ def finetune(
     run.mkdir(parents=True, exist_ok=True)
     grids = {c.grid for c in cases}
     replay = _replay_cases(base, config, data, run / "cache")
-    trainer, trained = _trainer(base, target, cases + replay, grids, config, run, device)
+    trainer, trained = _trainer(base, target, cases + replay, names, grids, config, run, device)
     old = [n for n in base.vocabulary.names if n not in names]
-    before = structure_losses(trainer.model, target, cases + replay, names + old, config.seed)
+    before = structure_losses(trainer.model, target.config, trainer.tokenizer, cases + replay, names + old, config.seed)
     if trainer.resume():
         logger.info("Continuing at step %d.", trainer.step)
     trainer.run()
-    after = structure_losses(trainer.average, target, cases + replay, names + old, config.seed)
+    after = structure_losses(trainer.average, target.config, trainer.tokenizer, cases + replay, names + old, config.seed)
     state = {k: v for k, v in trainer.average.state_dict().items() if k in trained}
     card = {
         "intended_use": INTENDED_USE, "cases": len(listed), "structures": names, "new_structures": new, "grids": sorted(grids),
@@ -149,7 +139,7 @@ def _replay_cases(base: Checkpoint, config: FinetuneConfig, data: Path, cache: P
     """Cases that show the old structures, so that they are not forgotten."""
     cases: list[Case] = []
     for entry in config.replay:
-        folder, grid = entry.split(":")
+        folder, grid = folder_and_grid(entry)
         cases += load_cases(data / folder, "training", base.config, grid, cache, config.replay_limit)
     painted = [g for g in base.config.grids if g.name == "head_neck" and set(g.structures) <= set(STRUCTURES)]
     if config.phantoms and painted:
@@ -158,7 +148,7 @@ def _replay_cases(base: Checkpoint, config: FinetuneConfig, data: Path, cache: P
 
 
 def _trainer(
-    base: Checkpoint, target: Checkpoint, cases: list[Case], grids: set[str], config: FinetuneConfig, run: Path, device: str
+    base: Checkpoint, target: Checkpoint, cases: list[Case], names: list[str], grids: set[str], config: FinetuneConfig, run: Path, device: str
 ) -> tuple[Trainer, set[str]]:
     """A trainer from the base's weights with the chosen parts switched on."""
     replayed = sorted({c.grid for c in cases} - grids)
@@ -180,5 +170,5 @@ def _trainer(
     logger.info("Trained and stored:\n%s", shares_table(shares(model.state_dict(), config.parts)))
     write_config(train, target.config, run)
     torch.manual_seed(config.seed)
-    sampler = TileSampler(cases, train, target.config, target.vocabulary)
+    sampler = TunedSampler(cases, train, target.config, target.vocabulary, names, config.replay_share)
     return Trainer(train, target.config, PromptTokenizer(target.tokens), sampler, run, device, initial=model.train()), trained

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +26,7 @@ from RefSAM3DLib.text.tokenizer import PromptTokenizer
 
 from . import distributed
 from .config import TrainConfig
+from .curves import LiveScalars
 from .losses import is_finite, tile_loss
 from .sampling import Tile, TileSampler
 
@@ -66,8 +68,11 @@ class Trainer:
     Under ``torchrun`` each process draws its own tiles of a step and the gradients are averaged.
 
     Args:
-        folder: run folder; holds ``state.pt`` and ``curve.jsonl``.
+        folder: run folder; holds ``state.pt``, ``curve.jsonl`` and, while and after training, ``tensorboard/``.
         initial: network to start from (default: random weights); parameters without gradient are not trained.
+
+    Attributes:
+        validation: Dice loss per structure of a network, asked every ``validate_steps`` (none: never) into ``validation.jsonl``.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.recent: list[float] = []
+        self.validation: Callable[[RefSAM3D], dict[str, float]] | None = None
 
     @property
     def state_file(self) -> Path:
@@ -143,24 +149,41 @@ class Trainer:
         until = min(until or self.config.steps, self.config.steps)
         started = saved = time.monotonic()
         before, first = self.seconds, self.step
-        while self.step < until:
-            self.recent.append(self.train_step())
-            self.seconds = before + time.monotonic() - started
-            if self.step % self.config.report_steps == 0 or self.step == self.config.steps:
-                self._report_row((self.step - first) / (time.monotonic() - started), report)
-            if time.monotonic() - saved > self.config.checkpoint_minutes * 60 or self.step == until:
-                self.save()
-                saved = time.monotonic()
+        with LiveScalars(self.folder, self.step, wanted=not distributed.rank()) as live:
+            while self.step < until:
+                self.recent.append(self.train_step())
+                self.seconds = before + time.monotonic() - started
+                last = self.step == self.config.steps
+                if self.step % self.config.report_steps == 0 or last:
+                    self._report_row((self.step - first) / (time.monotonic() - started), report, live)
+                if self.validation is not None and (self.step % self.config.validate_steps == 0 or last):
+                    self._validate(report, live)
+                if time.monotonic() - saved > self.config.checkpoint_minutes * 60 or self.step == until:
+                    self.save()
+                    saved = time.monotonic()
 
-    def _report_row(self, rate: float, report: Callable[[str], None]) -> None:
+    def _report_row(self, rate: float, report: Callable[[str], None], live: LiveScalars) -> None:
         row = {"step": self.step, "loss": round(sum(self.recent) / len(self.recent), 4), "lr": self.learning_rate(), "seconds": round(self.seconds, 1)}
         self.recent.clear()
         if distributed.rank():
             return
-        with open(self.folder / "curve.jsonl", "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row) + "\n")
+        self._append("curve.jsonl", row)
+        live.add(self.step, {"loss": row["loss"], "lr": row["lr"]})
         left = (self.config.steps - self.step) / rate / 60
         report(f"step {self.step}/{self.config.steps}  loss {row['loss']:.3f}  {rate:.2f} steps/s  {left:.0f} min left")
+
+    def _validate(self, report: Callable[[str], None], live: LiveScalars) -> None:
+        if distributed.rank() or self.validation is None:
+            return
+        scores = {name: round(1 - loss, 4) for name, loss in self.validation(self.average).items()}
+        mean = sum(scores.values()) / max(1, len(scores))
+        self._append("validation.jsonl", {"step": self.step, "dice": round(mean, 4), "structures": scores})
+        live.add(self.step, {"validation/mean": mean, **{f"validation/{name}": value for name, value in scores.items()}})
+        report(f"step {self.step}/{self.config.steps}  soft Dice on validation tiles {mean:.3f}")
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        with open(self.folder / name, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
 
     def save(self) -> None:
         """Write the state aside and rename it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from monai.losses import DiceLoss
 from torch import Tensor
 
 from RefSAM3DLib.modeling.refsam3d import TileOutput
@@ -12,12 +13,24 @@ from RefSAM3DLib.modeling.refsam3d import TileOutput
 PRESENT_FINE, PRESENT_COARSE = 20, 3
 #: Scale of the mean cross-entropies: with it they weigh about as much as the Dice term at the start.
 CROSS_ENTROPY_SCALE = 4.0
+DICE = DiceLoss(smooth_nr=1.0, smooth_dr=1.0, reduction="none")
 
 
 def soft_dice_loss(probability: Tensor, target: Tensor) -> Tensor:
     """1 - Dice per prompt, (P, D, H, W) each; smoothed by one voxel, so an empty target asks for an empty mask."""
-    p, t = probability.flatten(1), target.flatten(1)
-    return 1 - (2 * (p * t).sum(1) + 1) / (p.sum(1) + t.sum(1) + 1)
+    return DICE(probability[None], target[None]).flatten()
+
+
+def weighted_cross_entropy(logits: Tensor, target: Tensor, foreground: float) -> Tensor:
+    """Mean binary cross-entropy of (P, D, H, W), foreground voxels weighted per prompt.
+
+    Never more than half of the tile's weight: a hippocampus fills 5 % of its tile and needs 10, an esophagus 0.2 %. MONAI's
+    ``DiceCELoss`` knows one weight per class, which is the same in every tile, so this term is our own.
+    """
+    share = target.flatten(1).mean(1)
+    factor = (0.5 * (1 - share) / share.clamp(min=1e-6)).clamp(min=1.0, max=foreground)
+    weight = 1 + (factor - 1)[:, None, None, None] * target
+    return F.binary_cross_entropy_with_logits(logits, target, weight=weight) * CROSS_ENTROPY_SCALE
 
 
 def tile_loss(output: TileOutput, targets: Tensor, asked: int, coarse_pass: bool, foreground: float, presence: float, coarse: float) -> Tensor:
@@ -28,12 +41,7 @@ def tile_loss(output: TileOutput, targets: Tensor, asked: int, coarse_pass: bool
         foreground: greatest weight of foreground voxels in the cross-entropy. presence, coarse: weights of the other terms.
     """
     logits = output.mask.float()
-    # Never more than half of the tile's weight: a hippocampus fills 5 % of its tile and needs 10, an esophagus 0.2 %.
-    share = targets.flatten(1).mean(1)
-    factor = (0.5 * (1 - share) / share.clamp(min=1e-6)).clamp(min=1.0, max=foreground)
-    weight = 1 + (factor - 1)[:, None, None, None] * targets
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, weight=weight) * CROSS_ENTROPY_SCALE
-    loss = cross_entropy
+    loss = weighted_cross_entropy(logits, targets, foreground)
     if asked:
         loss = loss + soft_dice_loss(logits[:asked].sigmoid(), targets[:asked]).mean()
     patch = targets.shape[1] // output.coarse.shape[1]

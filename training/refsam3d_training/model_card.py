@@ -20,11 +20,15 @@ LIMITS = (
 )
 
 
-def make_card(folders: list[Path], state: dict[str, Any], stored: dict[str, Any], scores: dict[str, Any] | None, tensors: str, hardware: str) -> dict[str, Any]:
+def make_card(
+    folders: list[Path], state: dict[str, Any], stored: dict[str, Any], scores: dict[str, Any] | None, tensors: str, hardware: str,
+    power_watts: float | None = None, origin: dict[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Card values.
 
     Args:
         state: training state. stored: its resolved configuration. scores: ``summary.json`` of ``evaluate``. tensors: weights hash.
+        power_watts: assumed power, from which energy is hours x watts (None: energy is not stated). origin: what the run began with.
 
     Raises:
         CheckpointError: the scores were measured on other weights.
@@ -40,6 +44,13 @@ def make_card(folders: list[Path], state: dict[str, Any], stored: dict[str, Any]
         },
         "tensors_sha256": tensors,
     }  # fmt: skip
+    training = card["training"]
+    if origin is not None:
+        training["started_from"] = origin
+    training["hours_in_all"] = round(training["hours"] + hours_before(training), 2)
+    if power_watts is not None:
+        training["power_watts_assumed"] = power_watts
+        training["energy_kwh"] = round(training["hours_in_all"] * power_watts / 1000, 3)
     if scores is None:
         return card
     if scores["model"].get("tensors_sha256") not in (None, tensors):
@@ -56,15 +67,38 @@ def make_card(folders: list[Path], state: dict[str, Any], stored: dict[str, Any]
     return card
 
 
+def hours_before(training: dict[str, Any]) -> float:
+    """Hours that went into the weights which a run began with."""
+    earlier = training.get("started_from", {}).get("training", {})
+    return float(earlier.get("hours_in_all", earlier.get("hours", 0.0)))
+
+
+def _training_lines(training: dict[str, Any]) -> list[str]:
+    start = training.get("started_from")
+    begun = "from random weights"
+    if start is not None:
+        begun = f"from the weights of {start['name']} (sha256 {start['sha256'][:12]}), which took {hours_before(training):.2f} hours"
+    lines = [
+        f"{training['step']} of {training['steps']} steps of {training['batch_size']} tiles, seed {training['seed']}, "
+        f"{training['hours']} hours on {training['hardware']}, {begun}.",
+    ]
+    if "energy_kwh" in training:
+        watts, hours = training["power_watts_assumed"], training["hours_in_all"]
+        lines.append(f"Energy: about {training['energy_kwh']:.2f} kWh, which is {hours} hours at an assumed {watts:g} W; it was not measured.")
+    else:
+        lines.append("Energy was not measured.")
+    if training["excluded_structures"]:
+        lines.append(f"Never seen in training: {', '.join(training['excluded_structures'])}.")
+    return lines
+
+
 def card_markdown(name: str, card: dict[str, Any], sha256: str, size_bytes: int) -> str:
     """The card as a page."""
     training = card["training"]
     lines = [
         f"# Model card: {name}", "", f"**{card['disclaimer']}** {card['intended_use']}", "",
         f"{training['parameters'] / 1e6:.1f} million parameters, {size_bytes / 1e6:.1f} MB in half precision, sha256 `{sha256}`.", "",
-        "## Training", "",
-        f"{training['step']} of {training['steps']} steps of {training['batch_size']} tiles, seed {training['seed']}, "
-        f"{training['hours']} hours on {training['hardware']}, from random weights.", "",
+        "## Training", "", *_training_lines(training), "",
         "| set | training / validation / test | licence | citation |", "|---|---|---|---|",
     ]  # fmt: skip
     lines += [f"| {d['name']} | {d['training']} / {d['validation']} / {d['test']} | {d['licence']} | {d['citation']} |" for d in card["data"]]

@@ -1,4 +1,4 @@
-"""What a fine-tuning does to each structure: its loss on fixed, unaugmented tiles, before and after."""
+"""Loss of each structure on fixed, unaugmented tiles: before and after a fine-tuning, and as validation while training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from RefSAM3DLib.checkpoint import Checkpoint
+from RefSAM3DLib.config import ModelConfig
 from RefSAM3DLib.modeling.refsam3d import RefSAM3D
 from RefSAM3DLib.modeling.text_encoder import pad_tokens
 from RefSAM3DLib.text.tokenizer import PromptTokenizer
@@ -19,26 +19,23 @@ from .losses import soft_dice_loss
 TILES = 4
 
 
-def structure_losses(model: RefSAM3D, target: Checkpoint, cases: list[Case], names: Sequence[str], seed: int) -> dict[str, float]:
+def structure_losses(model: RefSAM3D, config: ModelConfig, tokenizer: PromptTokenizer, cases: list[Case], names: Sequence[str], seed: int) -> dict[str, float]:
     """Mean Dice loss of each structure that some case holds, on up to ``TILES`` tiles centred on it, asked by its canonical name."""
-    tokenizer = PromptTokenizer(target.tokens)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     losses = {}
     with torch.inference_mode():
         for name in names:
-            if name not in target.vocabulary.names:
-                continue
-            grid = target.config.grid_of(name)
+            grid = config.grid_of(name)
             holding = [c for c in cases if c.grid == grid.name and any(n == name and bool((c.fine.labels == v).any()) for v, n in c.known.items())]
             rng = np.random.default_rng(seed)
             values = []
             for index in rng.permutation(len(holding))[:TILES]:
                 volume, mask = centred_tile(holding[index], name, grid.tile_dhw)
-                domain = torch.tensor([target.config.domain(grid.name, coarse=False)], device=device)
+                domain = torch.tensor([config.domain(grid.name, coarse=False)], device=device)
                 features, pixels = model.encode_image(volume[None].to(device), domain)
-                ids = pad_tokens([tokenizer.encode(name)], target.config.text.context_length).to(device)
+                ids = pad_tokens([tokenizer.encode(name)], config.text.context_length).to(device)
                 output = model.forward_tile(features, pixels, 0, model.encode_text(ids))
                 values.append(float(soft_dice_loss(output.mask.float().sigmoid(), mask[None].float().to(device))[0]))
             if values:

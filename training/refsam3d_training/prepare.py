@@ -151,5 +151,3 @@ def write_mosaic(path: Path, manifest: Manifest, left_out: set[str]) -> None:
         pen.text((at[0] + 2, at[1]), case.name.split("/")[-1][:30], fill=(255, 255, 255))
     with write_aside(path, overwrite=True) as aside:
         sheet.save(aside)
-
-

@@ -26,6 +26,8 @@ NEAR_STRUCTURE = 0.8
 #: Share of coarse views that lose a part of the field of view along D, so that trained structures are absent.
 CUT_VIEW = 0.35
 CANONICAL_WORDING = 0.25
+#: Structures that are the union of others, where all of these are known.
+COMPOSITES = {"hippocampus": ("anterior hippocampus", "posterior hippocampus")}
 
 
 @dataclass
@@ -127,15 +129,15 @@ class TileSampler:
         empty = torch.zeros(labels.shape, dtype=torch.bool)
         if foreign:
             for name in grid.structures:
-                if name not in self.config.exclude_structures:
-                    prompts.append(self.wording(rng, name))
-                    targets.append(empty)
+                prompts.append(self.wording(rng, name))
+                targets.append(empty)
         else:
             present = {name: labels == value for value, name in case.known.items()}
-            if "anterior hippocampus" in present and "posterior hippocampus" in present:
-                present["hippocampus"] = present["anterior hippocampus"] | present["posterior hippocampus"]
+            for whole, parts in COMPOSITES.items():
+                if all(p in present for p in parts):
+                    present[whole] = torch.stack([present[p] for p in parts]).any(0)
             for name, mask in present.items():
-                if name in grid.structures and name not in self.config.exclude_structures:
+                if name in grid.structures:
                     named = (self.vocabulary.mirror(name) or name) if flip else name
                     prompts.append(self.wording(rng, named))
                     targets.append(mask)

@@ -15,8 +15,10 @@ from RefSAM3DLib.text.vocabulary import Vocabulary
 
 from . import distributed
 from .cases import Case, load_cases, phantom_cases
-from .config import TrainConfig
+from .config import TrainConfig, folder_and_grid
+from .excluded import cases_without, model_without, vocabulary_without
 from .loop import Trainer
+from .old_structures import structure_losses
 from .sampling import TileSampler
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def training_cases(config: TrainConfig, model: ModelConfig, data: Path, cache: P
     """Cases of every set of the configuration."""
     cases: list[Case] = []
     for entry in config.sets:
-        folder, grid = entry.split(":")
+        folder, grid = folder_and_grid(entry)
         cases += load_cases(data / folder, split, model, grid, cache, limit)
     return cases
 
@@ -59,26 +61,44 @@ def write_config(config: TrainConfig, model: ModelConfig, folder: Path) -> None:
 def make_trainer(config: TrainConfig, data: Path, folder: Path, device: str = "cpu", limit: int | None = None) -> Trainer:
     """Everything a run needs; the resolved configuration is written beside its state."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = Vocabulary.default()
-    kept = tokens_of(vocabulary)
-    model = model_config(config, len(kept))
-    cases = training_cases(config, model, data, folder.parent / "cache", limit=limit)
+    vocabulary = vocabulary_without(Vocabulary.default(), config.exclude_structures)
+    tokenizer = PromptTokenizer(tokens_of(vocabulary))
+    complete = model_config(config, len(tokenizer.kept or ()))
+    cache = folder.parent / "cache"
+    cases = training_cases(config, complete, data, cache, limit=limit)
     if config.phantoms:
-        cases += phantom_cases(config.phantoms, model, "head_neck", folder.parent / "cache")
+        cases += phantom_cases(config.phantoms, complete, "head_neck", cache)
+    model = model_without(complete, config.exclude_structures)
     write_config(config, model, folder)
-    sampler = TileSampler(cases, config, model, vocabulary)
-    return Trainer(config, model, PromptTokenizer(kept), sampler, folder, device)
+    sampler = TileSampler(cases_without(cases, config.exclude_structures), config, model, vocabulary)
+    trainer = Trainer(config, model, tokenizer, sampler, folder, device)
+    if config.validate_steps:
+        held = training_cases(config, complete, data, cache, "validation", min(limit or config.validate_cases, config.validate_cases))
+        held = cases_without(held, config.exclude_structures)
+        trainer.validation = lambda network: structure_losses(network, model, tokenizer, held, vocabulary.names, config.seed)
+    return trainer
 
 
-def make_baseline(entry: str, data: Path, folder: Path, settings: dict, limit: int | None = None, model_name: str = "vit_t") -> Baseline:
-    """The reference network of one set ("folder:grid"): same cases, tiles and augmentation as the text-prompted one."""
+def make_baseline(
+    entry: str, data: Path, folder: Path, settings: dict, limit: int | None = None, model_name: str = "vit_t", structures: tuple[str, ...] = ()
+) -> Baseline:
+    """The reference network of one set ("folder:grid"): same cases, tiles and augmentation as the text-prompted one.
+
+    Args:
+        settings: of ``BaselineConfig``, but for its grid. structures: outputs of the network (default: all of the grid).
+
+    Raises:
+        ConfigError: ``entry`` names no grid.
+    """
     from .baseline import Baseline, BaselineConfig, CanonicalSampler, sampler_config
 
+    name, grid = folder_and_grid(entry)
     folder.mkdir(parents=True, exist_ok=True)
-    name, grid = entry.split(":")
     config = BaselineConfig(grid=grid, **settings)
     train = TrainConfig(name=f"dynunet-{grid}", model=model_name, sets=(entry,), shares=(), phantoms=0)
     model = model_config(train, 0)
+    if structures:
+        model = model_without(model, [s for s in model.grid(grid).structures if s not in structures])
     cases = {split: load_cases(data / name, split, model, grid, folder.parent / "cache", limit) for split in ("training", "validation")}
     sampler = CanonicalSampler(cases["training"], sampler_config(config, train), model, Vocabulary.default())
     return Baseline(config, model, cases["training"], cases["validation"], folder, sampler)

@@ -17,15 +17,18 @@ from RefSAM3DLib.types import PromptResult, PromptStatus, Volume
 from ..manifest import ManifestCase
 from .measures import dice, surface_dice
 from .pictures import write_picture
-from .probes import FAR_AWAY, absent_names, answer_texts, cut_views, presence_logits, tiles_to_look
+from .probes import FAR_AWAY, absent_names, answer_texts, cut_views, presence_logits
 
 TOLERANCES_MM = (2.0, 5.0)
 #: Candidates of the mask threshold; the engine keeps no voxel below 0.15.
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 #: Trained synonyms whose presence logits help to calibrate.
 SYNONYMS = 4
-#: Up to this many tiles, a grid of another set is asked about every image; a 2 mm look at a thigh takes 400.
-CHEAP_TILES = 40
+#: Prompts of several structures: which are united, and which are taken away.
+COMPOSITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "left and right parotid glands": (("left parotid gland", "right parotid gland"), ()),
+    "hippocampus minus posterior hippocampus": (("hippocampus",), ("posterior hippocampus",)),
+}
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Extras:
     """What is asked beside the structures themselves.
 
     paraphrases: held-out templates per held-out wording (0: none). views: cut the field of view. thresholds: Dice at each of
-    ``THRESHOLDS``. surfaces: surface Dice. wordings: presence logits of trained synonyms too. costly: ask names of grids whose
-    look at this image takes many tiles. draw_absent: send absent names through the front door; else their logits alone.
+    ``THRESHOLDS``. surfaces: surface Dice. wordings: presence logits of trained synonyms too. absent: ask for what the image
+    cannot hold. draw_absent: send absent names through the front door; else their logits alone. composites: ask ``COMPOSITES``.
     """
 
     paraphrases: int = 0
@@ -42,8 +45,9 @@ class Extras:
     thresholds: bool = False
     surfaces: bool = True
     wordings: bool = False
-    costly: bool = True
+    absent: bool = True
     draw_absent: bool = True
+    composites: bool = True
 
 
 def measure_case(engine: RefSAM3DEngine, case: ManifestCase, extras: Extras, pictures: Path | None = None) -> dict[str, Any]:
@@ -65,8 +69,11 @@ def measure_case(engine: RefSAM3DEngine, case: ManifestCase, extras: Extras, pic
         "matrix": {a: {t: dice(answers[a].mask, m) for t, m in truth.items() if t != a and m.any()} for a in names},
         "presence": _own_presence(engine, embedding, grid, truth, answers, extras),
     }  # fmt: skip
-    record["presence"] += _elsewhere(engine, embedding, absent_names(engine, grid.name), "other set", extras)
-    if extras.draw_absent:
+    if extras.composites:
+        record["composites"] = _composites(engine, embedding, truth)
+    if extras.absent:
+        record["presence"] += _elsewhere(engine, embedding, absent_names(engine, grid.name), "other set", extras)
+    if extras.absent and extras.draw_absent:
         record["presence"] += _far_away(engine, embedding, grid)
     if extras.views and grid.name == "head_neck":
         record["presence"] += _cut_presence(engine, volume, truth, extras)
@@ -143,11 +150,23 @@ def _elsewhere(engine: RefSAM3DEngine, embedding: VolumeEmbedding, names: list[s
     rows = []
     for grid in engine.checkpoint.config.grids:
         mine = [n for n in names if n in grid.structures]
-        if mine and (extras.costly or tiles_to_look(embedding.volume, grid, engine.checkpoint.config.image.patch_size) <= CHEAP_TILES):
+        if mine:
             answers: list[PromptResult | None] = list(engine.segment(embedding, mine)) if extras.draw_absent else [None] * len(mine)
             logits = presence_logits(engine, embedding, grid, mine)
             rows += [_presence_row(kind, n, grid.name, False, a, v) for n, a, v in zip(mine, answers, logits, strict=True)]
     return rows
+
+
+def _composites(engine: RefSAM3DEngine, embedding: VolumeEmbedding, truth: dict[str, np.ndarray]) -> dict[str, float]:
+    """Dice of the union of what a composite prompt draws, where all of its structures are known and there."""
+    out = {}
+    for text, (united, taken) in COMPOSITES.items():
+        if all(n in truth and truth[n].any() for n in (*united, *taken)):
+            mask = np.logical_or.reduce([truth[n] for n in united])
+            for name in taken:
+                mask = mask & ~truth[name]
+            out[text] = dice(np.logical_or.reduce([a.mask for a in engine.segment(embedding, [text])]), mask)
+    return out
 
 
 def _far_away(engine: RefSAM3DEngine, embedding: VolumeEmbedding, grid: GridConfig) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ RESAMPLES, BOOTSTRAP_SEED = 2000, 0
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Dice of two masks; two empty ones agree."""
+    """Dice of two masks; two empty ones agree. MONAI's value (a test says so) at a tenth of its time: 50 are taken per case."""
     total = int(predicted.sum()) + int(truth.sum())
     return 2 * int((predicted & truth).sum()) / total if total else 1.0
 
@@ -59,13 +59,14 @@ def described(values: Sequence[float]) -> dict[str, float | int | list[float]]:
 
 
 def auroc(present: Sequence[float], absent: Sequence[float]) -> float:
-    """Chance that a present prompt scores above an absent one; ties count half. NaN if either is empty."""
-    from scipy.stats import rankdata
+    """Chance that a present prompt scores above an absent one, MONAI's; ties count half. NaN if either is empty."""
+    import torch
+    from monai.metrics import compute_roc_auc
 
     if not len(present) or not len(absent):
         return float("nan")
-    ranks = rankdata(np.concatenate([present, absent]))[: len(present)]
-    return float((ranks.sum() - len(present) * (len(present) + 1) / 2) / (len(present) * len(absent)))
+    scores = torch.tensor(np.concatenate([present, absent]), dtype=torch.float64)
+    return float(compute_roc_auc(scores, torch.tensor([1] * len(present) + [0] * len(absent))))
 
 
 def reliability(probability: Sequence[float], happened: Sequence[bool], bins: int = 10) -> tuple[float, list[dict[str, float]]]:

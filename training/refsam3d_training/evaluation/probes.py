@@ -11,9 +11,7 @@ import torch
 from RefSAM3DLib.config import GridConfig
 from RefSAM3DLib.engine import RefSAM3DEngine, VolumeEmbedding
 from RefSAM3DLib.geometry import Geometry, reorient
-from RefSAM3DLib.inference.preprocess import Frame
 from RefSAM3DLib.inference.session import PromptSession
-from RefSAM3DLib.inference.tiling import Layout
 from RefSAM3DLib.text.wording import swap_sides
 from RefSAM3DLib.types import PromptResult, PromptStatus, ResolvedPrompt, Term, Volume
 
@@ -60,12 +58,6 @@ def absent_names(engine: RefSAM3DEngine, region: str) -> list[str]:
     """Trained names of other grids that an image of ``region`` (a grid's name, or "abdomen") cannot show."""
     hidden = MAY_BE_VISIBLE.get(region, set())
     return [n for g in engine.checkpoint.config.grids if g.name != region for n in g.structures if n in engine.vocabulary.names and n not in hidden]
-
-
-def tiles_to_look(volume: Volume, grid: GridConfig, patch: int) -> int:
-    """Tiles of the coarse view of a whole volume, air included; nothing is read."""
-    shape = Frame.of(volume.geometry, grid.coarse_spacing_mm).shape_dhw
-    return len(Layout.of(shape, grid.coarse_tile_dhw, patch).starts)
 
 
 @dataclass(frozen=True)

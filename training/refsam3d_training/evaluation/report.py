@@ -63,6 +63,8 @@ def write_page(path: Path, summary: dict[str, Any], records: list[Record], worst
     use = summary["prompt_use"]
     body += ["<h2>Prompt use</h2>", _table(["off-diagonal Dice", "mean"], [[k, f"{v:.4f}"] for k, v in use["off_diagonal_mean"].items()])]
     body += [_table(["asked -> truth of the other side", "Dice"], [[k, _interval(v)] for k, v in use["side_confusion"].items()])]
+    if summary["composites"]:
+        body += ["<h2>Prompts of several structures</h2>", _table(["", "Dice of the union"], [[k, _interval(v)] for k, v in summary["composites"].items()])]
     if summary["paraphrases"]:
         rows = [[k, str(v["texts"]), *(f"{v[c]:.4f}" for c in ("canonical", "resolver", "raw"))] for k, v in summary["paraphrases"]["structures"].items()]
         body += ["<h2>Wordings that were never trained</h2>", _table(["", "texts", "canonical", "through the resolver", "raw text"], rows)]

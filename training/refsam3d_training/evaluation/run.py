@@ -29,8 +29,8 @@ DEFAULT_SETS = ("openkbp_ct", "msd_hippocampus", "sts_tumour")
 FOREIGN_SET = "totalsegmentator_examples"
 #: Cases per set whose wordings are varied: each asks some 30 texts per structure, twice.
 PARAPHRASE_CASES, PARAPHRASE_TEMPLATES = 3, 2
-#: Cases per set that are asked about structures whose grid needs hundreds of tiles to look at them.
-COSTLY_CASES = 1
+#: Raised whenever the same settings measure something else than before, so that no journal mixes the two.
+RECORD_FORMAT = 2
 
 
 def collect(
@@ -46,7 +46,7 @@ def collect(
         raise InputError(f"The split '{split}' is unknown; use {', '.join(SPLITS)}.")
     output.mkdir(parents=True, exist_ok=True)
     journal = Journal(output, {"model": engine.model_sha256, "adapter": engine.adapter, "split": split, "extras": asdict(extras),
-                               "paraphrase_cases": paraphrase_cases, "purpose": purpose, "format": 1})  # fmt: skip
+                               "paraphrase_cases": paraphrase_cases, "purpose": purpose, "format": RECORD_FORMAT})  # fmt: skip
     work = []
     for name in sets:
         cases = Manifest.read(data / name).cases[split]
@@ -58,17 +58,18 @@ def collect(
     started, done = time.monotonic(), 0
     for number, (_, index, case) in enumerate(work):
         if case.name not in journal:
-            own = replace(extras, paraphrases=extras.paraphrases if index < paraphrase_cases else 0, costly=index < COSTLY_CASES)
+            own = replace(extras, paraphrases=extras.paraphrases if index < paraphrase_cases else 0)
             journal.add(case.name, measure_case(engine, case, own, output / "pictures" if pictures else None))
             done += 1
             left = (time.monotonic() - started) / done * (len(work) - number - 1) / 60
             scores = " ".join(f"{v['dice']:.2f}" for v in journal.records[case.name]["structures"].values())
             logger.info("%d/%d %s  Dice %s  about %.0f min left", number + 1, len(work), case.name, scores, left)
         records.append(journal.records[case.name])
-    for image in sorted((data / FOREIGN_SET / "images").glob("*.nii.gz"))[: limit or None]:
+    foreign = sorted((data / FOREIGN_SET / "images").glob("*.nii.gz"))[: limit or None] if extras.absent else []
+    for image in foreign:
         key = f"{FOREIGN_SET}/{image.name.split('.')[0]}"
         if key not in journal:
-            journal.add(key, measure_foreign(engine, key, image, replace(extras, costly="_sm" in image.name)))
+            journal.add(key, measure_foreign(engine, key, image, extras))
         records.append(journal.records[key])
     return records
 

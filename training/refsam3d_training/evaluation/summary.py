@@ -97,6 +97,15 @@ def paraphrases(records: Iterable[Record]) -> dict[str, Any]:
     return out
 
 
+def composites(records: Iterable[Record]) -> dict[str, Any]:
+    """Dice of prompts that name several structures, one mask each."""
+    rows: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for text, value in record.get("composites", {}).items():
+            rows[text].append(value)
+    return {text: described(values) for text, values in sorted(rows.items())}
+
+
 def presence(records: Iterable[Record]) -> dict[str, Any]:
     """How well "is it there?" is answered: trained names over all, inside head CTs, and untrained names apart."""
     rows = [row for record in records for row in record.get("presence", [])]
@@ -151,5 +160,6 @@ def summarise(records: list[Record]) -> dict[str, Any]:
         counts[record["case"].split("/")[0]] += 1
     return {
         "cases": dict(sorted(counts.items())), "structures": by_structure(records), "mean_dice_by_grid": {g: grid_mean(records, g) for g in grids},
-        "prompt_use": prompt_use(records), "paraphrases": paraphrases(records), "presence": presence(records), "seconds_per_case": seconds(records),
+        "prompt_use": prompt_use(records), "composites": composites(records), "paraphrases": paraphrases(records), "presence": presence(records),
+        "seconds_per_case": seconds(records),
     }  # fmt: skip

@@ -1,0 +1,90 @@
+"""Paired differences against the reference, and what was asked of the model, as tables."""
+
+import json
+
+import numpy as np
+import pytest
+from refsam3d_training.__main__ import main
+from refsam3d_training.evaluation.compare import paired_rows, targets, verdict
+
+
+def records(shift, spread, seed=0, count=20):
+    scores = 0.8 + shift + spread * np.random.default_rng(seed).normal(size=count)
+    return [{"case": f"c{n}", "grid": "head_neck", "modality": "ct", "structures": {"larynx": {"dice": float(s)}}} for n, s in enumerate(scores)]
+
+
+@pytest.mark.parametrize(("shift", "spread", "said"), [(0.05, 0.01, "above"), (-0.002, 0.001, "within"), (-0.1, 0.01, "below"), (-0.01, 0.2, "undecided")])
+def test_the_verdict_is_the_intervals(shift, spread, said):
+    (row,) = paired_rows(records(shift, spread), [records(0, 0)], 0.01)
+    assert row["verdict"] == said
+    assert row["interval"][0] <= row["difference"] <= row["interval"][1]
+    assert row["n"] == 20
+
+
+def test_an_interval_that_touches_both_sides_of_the_margin_decides_nothing():
+    assert [verdict(*x, 0.01) for x in ((0.001, 0.1), (-0.009, 0.1), (-0.02, -0.011), (-0.02, 0.1), (-0.02, -0.005))] == [
+        "above", "within", "below", "undecided", "undecided",
+    ]  # fmt: skip
+
+
+def test_pairs_are_by_case_and_several_runs_of_the_reference_are_averaged():
+    ours = records(0.0, 0.1)
+    shuffled = [dict(r, structures={"larynx": {"dice": r["structures"]["larynx"]["dice"] - 0.05}}) for r in reversed(ours)]
+    more = [dict(r, structures={"larynx": {"dice": r["structures"]["larynx"]["dice"] - 0.03}}) for r in ours[:10]]
+    (row,) = paired_rows(ours, [shuffled])
+    assert (row["difference"], row["interval"]) == (0.05, [0.05, 0.05])
+    (row,) = paired_rows(ours, [shuffled, more])
+    assert row["difference"] == pytest.approx(0.045, abs=1e-4)
+
+
+def test_the_mean_of_a_grid_counts_structures_alike_and_draws_cases():
+    ours, theirs = records(0, 0), records(0, 0)
+    for n, record in enumerate(ours):
+        if n < 2:  # a structure that few cases hold
+            record["structures"]["esophagus"] = {"dice": 0.5}
+            theirs[n]["structures"]["esophagus"] = {"dice": 0.3}
+    mean = paired_rows(ours, [theirs])[-1]
+    assert mean["title"] == "head and neck, mean of 2"
+    assert mean["difference"] == pytest.approx(0.1)
+
+
+def summary():
+    def row(mean, low, high):
+        return {"dice": {"mean": mean, "interval": [low, high], "n": 20}}
+
+    return {
+        "structures": {"anterior hippocampus": row(0.88, 0.87, 0.89), "hippocampus": row(0.88, 0.87, 0.90), "posterior hippocampus": row(0.80, 0.79, 0.81)},
+        "presence": {"auroc_all": 0.99, "auroc_inside_head_and_neck": 0.9, "absent_and_not_drawn": {"share": 0.96, "n": 100}, "ece": 0.06},
+        "prompt_use": {"off_diagonal_mean": {"head and neck": 0.01}, "side_confusion": {}},
+        "paraphrases": {"mean": {"canonical": 0.8, "resolver": 0.8, "raw": 0.75}},
+    }
+
+
+def test_targets_are_met_missed_undecided_or_not_measured():
+    found = {r["title"]: r["verdict"] for r in targets(summary())}
+    assert found["Dice, anterior hippocampus"] == "met"
+    assert found["Dice, posterior hippocampus"] == "missed"
+    assert found["Dice, hippocampus"] == "undecided"
+    assert found["Dice, soft tissue sarcoma (CT)"] == "not measured"
+    assert found["Dice lost by unseen wordings, through the resolver"] == "met"
+    assert found["Dice lost by unseen wordings, raw text"] == "missed"
+    assert found["presence AUROC inside head and neck"] == "missed"
+    assert found["calibration error of presence"] == "missed"
+
+
+def test_compare_command_writes_both_tables_and_refuses_another_split(tmp_path, capsys):
+    ours = {"split": "test", "model": {"name": "x"}, "records": records(0.05, 0.01), **summary()}
+    theirs = {"split": "test", "grid": "head_neck", "seed": 0, "records": records(0, 0)}
+    for name, values in (("ours", ours), ("theirs", theirs), ("other", {**theirs, "split": "validation"})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    command = ["compare", str(tmp_path / "ours.json"), "-o", str(tmp_path / "out.json"), "--baseline"]
+    assert main([*command, str(tmp_path / "theirs.json")]) == 0
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert [r["verdict"] for r in result["rows"]] == ["above"]
+    table = (tmp_path / "out.md").read_text()
+    assert "| larynx | 0.8" in table
+    assert "| ours | DynUNet | difference (95 % interval) |" in table
+    assert main([*command, str(tmp_path / "other.json")]) == 1
+    assert "use the same --split" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "nowhere.json")]) == 1
+    assert "cannot be read" in capsys.readouterr().err
