@@ -28,6 +28,18 @@ def check_output(path: Path, overwrite: bool = False) -> None:
         raise OutputError(f"The output '{path}' exists already; give another name, or --overwrite to replace it.")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, with those above it; it may exist.
+
+    Raises:
+        OutputError: it cannot be made, with the system's reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder '{folder}' cannot be made: {error.strerror or error}; choose another one.") from error
+
+
 @contextlib.contextmanager
 def write_aside(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same ending, so that writers pick the same format) and rename it on success.

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..types import Modality
 from .cases import Case, image_stem, slug
 
 #: Columns of a list; only ``image`` must be there.
-COLUMNS = ("case", "image", "prompts", "segmentation", "series", "patient")
+COLUMNS = ("case", "image", "prompts", "segmentation", "series", "patient", "modality")
 #: Lists of a manifest, in this order.
 SPLITS = ("training", "validation", "test")
+#: What a manifest says as its modality if the entries differ.
+PER_CASE = "per case"
 
 
 def read_csv(path: Path, root: Path | None = None) -> list[Case]:
-    """Cases of a CSV: columns case, image, prompts (separated by ``;`` or ``|``), segmentation, series, patient."""
+    """Cases of a CSV: see ``COLUMNS``; prompts are separated by ``;`` or ``|``."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -84,6 +87,7 @@ def _read_manifest(path: Path, content: dict[str, Any], root: Path | None, split
                 "prompts": [names[v] for v in labelled],
                 "labels": [(v, names[v]) for v in labelled],
                 "patient": str(item.get("patient", "")),
+                "modality": item.get("modality") or content.get("modality", ""),
             }
             records.append((f"entry {number} of '{wanted}'", record))
     return _cases(path, root, records)
@@ -113,10 +117,19 @@ def _cases(path: Path, root: Path | None, records: Iterable[tuple[str, dict[str,
                 segmentation=str(_inside(segmentation, folder, path, where, "segmentation")) if segmentation else "",
                 labels=tuple(values.get("labels", ())),
                 patient=str(values.get("patient") or ""),
+                modality=_modality(str(values.get("modality") or ""), path, where),
                 private=bool(values.get("series")) or image.is_dir(),
             )
         )
     return cases
+
+
+def _modality(text: str, path: Path, where: str) -> str:
+    """A value of ``Modality``, or "" where the list leaves it to the file."""
+    name = {"": "", "pt": "pet", "mri": "mr", PER_CASE: ""}.get(text.strip().lower(), text.strip().lower())
+    if name and name not in {m.value for m in Modality}:
+        raise InputError(f"The modality '{text}' of {where} in '{path}' is none of {', '.join(m.value for m in Modality)}; correct it or leave it empty.")
+    return name
 
 
 def _inside(text: str, folder: Path, path: Path, where: str, column: str) -> Path:

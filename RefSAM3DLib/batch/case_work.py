@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import write_aside
+from ..atomic import make_folder, write_aside
 from ..errors import Cancelled, InputError, RefSAM3DError
 from ..places import look_at
 from ..types import PromptResult, Verdict, Volume
@@ -64,7 +64,7 @@ def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: Batch
         prompts = case.prompts or options.prompts
         if not prompts:
             raise InputError(f"The case '{case.name}' has no prompts; give some with -p or in the list.")
-        outcome["fingerprint"] = fingerprint = options.fingerprint(digest, prompts, case.series, engine_info)
+        outcome["fingerprint"] = fingerprint = options.fingerprint(digest, prompts, case, engine_info)
         folder = case_folder(output, case.key)
         stored = read_result(folder, case.key)
         whole = stored is not None and stored.get("fingerprint") == fingerprint and _outputs_exist(folder, stored)
@@ -137,11 +137,11 @@ def _compute(
     from ..volume_io import load_volume
 
     clock = time.monotonic()
-    volume = load_volume(case.image, series=case.series or None, modality=options.modality or None)
+    volume = load_volume(case.image, series=case.series or None, modality=options.modality or case.modality or None)
     loaded = time.monotonic() - clock
     embedding = engine.embed(volume)
     embedded = time.monotonic() - clock - loaded
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     window = grey_window(volume)
     results: list[PromptResult] = []
     rows: list[dict[str, Any]] = []

@@ -32,6 +32,7 @@ class Case:
         segmentation: a segmentation to compare with, or "".
         labels: where that segmentation is a label map, its values and names.
         patient: groups the cases of one person (a pseudonym), or "".
+        modality: "ct", "mr", "pet", or "" to decide by the file.
         private: True if the image's own name or path may identify a person (DICOM).
     """
 
@@ -43,6 +44,7 @@ class Case:
     segmentation: str = ""
     labels: tuple[tuple[int, str], ...] = ()
     patient: str = ""
+    modality: str = ""
     private: bool = False
 
     def as_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .cases import Case
 from .content_hash import hash_file, hash_request
 
 #: The one seam through which an engine comes in: ``module:function`` that takes the keywords of ``engine_arguments``.
@@ -21,7 +22,7 @@ class BatchOptions:
 
     Attributes:
         prompts: for cases that bring none. allow_unknown: draw prompts outside the vocabulary too.
-        modality: "" to decide per image. probability: keep each structure's probability volume beside the mask.
+        modality: of all images; "" to go by the list or the file. probability: keep each structure's probability volume beside the mask.
         engine: ``module:function`` that makes the engine of a worker. engine_arguments: its keywords (model, adapter, device).
         workers: processes on this machine; 0 works in the calling process. ray_address: use a Ray cluster instead.
         retry_failed, force, break_lock: see the command's help.
@@ -51,14 +52,14 @@ class BatchOptions:
         """Inverse of :meth:`as_dict`."""
         return cls(**{**values, "prompts": tuple(values.get("prompts", ()))})
 
-    def fingerprint(self, input_sha256: str, prompts: tuple[str, ...], series: str, engine: dict[str, Any]) -> str:
+    def fingerprint(self, input_sha256: str, prompts: tuple[str, ...], case: Case, engine: dict[str, Any]) -> str:
         """Equal for two cases if the result would be the same: image, prompts, options that matter, model, version."""
         return hash_request(
             input=input_sha256,
-            series=series,
+            series=case.series,
             prompts=list(prompts),
             allow_unknown=self.allow_unknown,
-            modality=self.modality,
+            modality=self.modality or case.modality,
             probability=self.probability,
             model=engine.get("sha256", ""),
             adapter=engine.get("adapter_sha256", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import shutil
 import sys
 import uuid
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import Cancelled, OutputError
+from ..errors import Cancelled, ConfigError, OutputError
 from ..types import Cancel
 from . import run_manifest
 from .append_log import AppendLog, utc_now
@@ -74,6 +75,9 @@ def run_batch(
     Raises:
         RefSAM3DError: the batch as a whole cannot run or go on. Cancelled: the user stopped it.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # a worker that imports the script of its parent, which calls this again (multiprocessing asks for the same attribute)
+        raise ConfigError("A script that runs a batch with workers must call it under \"if __name__ == '__main__':\", or use workers=0.")
     output = Path(output).resolve()
     found, notes = find_cases(source, root, split)
     run_manifest.prepare_folder(output)

@@ -46,6 +46,7 @@ def collect_rows(folder: Path, state: FolderState | None = None) -> list[dict[st
                     **row,
                     "segmentation": f"cases/{key}/{stored['segmentation']}",
                     "model": stored["model"],
+                    "modality": stored.get("modality"),
                     "case_warnings": stored["warnings"],
                 }
             )

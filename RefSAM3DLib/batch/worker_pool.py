@@ -173,7 +173,7 @@ class ProcessPool:
         was_ready = worker.ready
         worker.end()
         if not was_ready and (again is None or not any(w.ready for w in self.workers)):
-            raise DeviceError(f"A worker process ended while the model was loading ({how}); use fewer workers or another device.")
+            raise DeviceError(f"A worker process ended while the model was loading ({how}); see its own words above, or use fewer workers or another device.")
         self.workers[index] = _Worker(self.options, self.output, index, self.threads)
         if task is None or again is None:
             return []
@@ -199,7 +199,7 @@ def lost_case(options: BatchOptions, info: dict[str, Any], task: Task, how: str)
         "case": case.key,
         "status": "failed",
         "input_sha256": digest,
-        "fingerprint": options.fingerprint(digest, case.prompts or options.prompts, case.series, info),
+        "fingerprint": options.fingerprint(digest, case.prompts or options.prompts, case, info),
         "error": f"The worker process ended {MAX_ATTEMPTS} times over this case ({how}); it may need more memory: use fewer workers and --retry-failed.",
         "elapsed_s": 0.0,
     }

@@ -17,7 +17,7 @@ _EPILOG = """examples:
   refsam3d batch cases.csv -o results/ --workers 2
   refsam3d batch datalist.json --split test -o results/
 
-A list (.csv) has the column image, and may have case, prompts (separated by ;), segmentation (to compare with), series, patient.
+A list (.csv) has the column image, and may have case, prompts (separated by ;), segmentation (to compare with), series, patient, modality.
 The same command continues a batch that was stopped or killed. Names of DICOM cases are pseudonyms; identifiers.json holds the key.
 """
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="name or file of a checkpoint (default: the one that ships)")
     parser.add_argument("--adapter", default="", metavar="FILE", help="adapter file for the checkpoint")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--modality", default="", choices=("ct", "mr", "pet"), help="of all images (default: from each file)")
+    parser.add_argument("--modality", default="", choices=("ct", "mr", "pet"), help="of all images (default: from the list, else from each file)")
     parser.add_argument("--allow-unknown", action="store_true", help="draw wordings outside the vocabulary too")
     parser.add_argument("--probability", action="store_true", help="keep a probability volume of each structure")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine, each with its own model (default 1)")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import write_aside
+from ..atomic import make_folder, write_aside
 from ..batch.append_log import utc_now
 from ..batch.cases import slug
 from ..geometry import Geometry
@@ -45,7 +45,7 @@ class DraftStore:
         """Keep the state of an edit; a mask of 512 x 512 x 300 is packed to 10 MB before compression."""
         import numpy as np
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         about = {"case": case, "label": label, "seconds": seconds, "comment": comment, "machine_mask": machine_mask, "time": utc_now()}
         with write_aside(self.path(case, label), overwrite=True) as aside, open(aside, "wb") as handle:
             np.savez_compressed(

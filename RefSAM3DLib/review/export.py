@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import write_aside
+from ..atomic import make_folder, write_aside
+from ..batch.case_lists import PER_CASE
 from ..errors import InputError, OutputError, RefSAM3DError
 from ..provenance import AUTOMATIC, SEMIAUTOMATIC
 from .queue import ReviewItem
 from .session import ReviewSession
-from .status import is_assisted, last_overall, status_of
+from .status import is_assisted, last_overall, status_of, structure_of
 from .verdicts import ReviewVerdict
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Of the smaller structure: beyond this two structures do not fit into one label map.
 MAX_OVERLAP = 0.05
+#: Items and the decisions that count for them, by case.
+Accepted = dict[str, list[tuple[ReviewItem, dict[str, Any]]]]
 _COPIED = (".nii.gz", ".nrrd", ".mha", ".nii")
 
 
@@ -50,23 +54,41 @@ def export_manifest(session: ReviewSession, target: Path | str, reviewer: str = 
     Raises:
         InputError: nothing was accepted yet. OutputError: the folder exists and is not empty, or cannot be written.
     """
-    target = Path(target)
+    target = Path(target).absolute()
     if not 0 <= validation < 1:
         raise InputError(f"The share of validation cases is {validation:g}; give a number from 0 to below 1.")
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"The export '{target}' is a file; give a new folder.")
     if target.exists() and any(target.iterdir()):
         raise OutputError(f"The folder '{target}' is not empty; choose a new one for the export.")
     accepted = _accepted_by_case(session, reviewer)
     if not accepted:
         raise InputError(f"No result of '{session.folder}' was accepted{f' by {reviewer}' if reviewer else ''} yet; there is nothing to export.")
-    for folder in (target / "images", target / "labels"):
-        folder.mkdir(parents=True, exist_ok=True)
-    names = sorted({item.structure for items in accepted.values() for item, _ in items})
-    values = {structure: number for number, structure in enumerate(names, 1)}
-    outcome = ExportOutcome(target / "datalist.json")
+    make_folder(target.parent)
+    aside = target.with_name(f".{uuid.uuid4().hex[:8]}.part.{target.name}")
+    try:
+        outcome = _write(session, aside, accepted, validation, name)
+        if target.exists():
+            target.rmdir()
+        aside.rename(target)
+    except OSError as error:
+        raise OutputError(f"The export '{target}' could not be written: {error.strerror or error}; choose another folder.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    outcome.manifest = target / "datalist.json"
+    return outcome
+
+
+def _write(session: ReviewSession, folder: Path, accepted: Accepted, validation: float, name: str) -> ExportOutcome:
+    """All files of the export, the manifest last."""
+    for place in (folder / "images", folder / "labels"):
+        make_folder(place)
+    values = {structure: number for number, structure in enumerate(sorted({structure_of(i, e) for items in accepted.values() for i, e in items}), 1)}
+    outcome = ExportOutcome(folder / "datalist.json")
     lists: dict[str, list[dict[str, Any]]] = {"training": [], "validation": [], "test": []}
     for case, items in sorted(accepted.items()):
         try:
-            record = _export_case(session, target, case, items, values, outcome.notes)
+            record = _export_case(session, folder, case, items, values, outcome.notes)
         except RefSAM3DError as error:
             outcome.notes.append(f"The case '{case}' was left out: {error}")
             continue
@@ -79,7 +101,7 @@ def export_manifest(session: ReviewSession, target: Path | str, reviewer: str = 
         raise InputError(f"None of the accepted cases could be exported: {outcome.notes[-1]}")
     content = {
         "name": name,
-        "modality": "per case",
+        "modality": PER_CASE,
         "labels": {str(value): structure for structure, value in values.items()},
         "note": "'labelled' lists the values that a reviewer accepted in a case; a structure not listed is UNKNOWN there, not background.",
         "licence": "not stated; the site that reviewed the cases decides",
@@ -91,9 +113,9 @@ def export_manifest(session: ReviewSession, target: Path | str, reviewer: str = 
     return outcome
 
 
-def _accepted_by_case(session: ReviewSession, reviewer: str) -> dict[str, list[tuple[ReviewItem, dict[str, Any]]]]:
+def _accepted_by_case(session: ReviewSession, reviewer: str) -> Accepted:
     items = {(item.case, item.label): item for item in session.items}
-    accepted: dict[str, list[tuple[ReviewItem, dict[str, Any]]]] = {}
+    accepted: Accepted = {}
     for key, entry in last_overall(session.trail.read().entries, reviewer).items():
         if key in items and status_of({"mask_sha256": items[key].batch_mask_sha256}, entry) == "changed":
             continue  # the decision was about a mask that the batch has replaced since
@@ -124,7 +146,7 @@ def _export_case(
     first = next(iter(items))[0]
     decided = []
     for item, entry in items:
-        structure = item.structure
+        structure = structure_of(item, entry)
         mask, geometry = session.masks.read(session.folder / entry["mask_file"], structure, entry["mask"])
         if structure in masks and rank[structure][0] >= (entry["verdict"] == "accept_edited"):
             continue  # asked for twice in this case: an edited mask goes before an accepted one

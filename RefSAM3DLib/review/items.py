@@ -31,6 +31,7 @@ def make_item(folder: Path, row: dict[str, Any], source: dict[str, Any]) -> Revi
         colour=(r, g, b),
         image=source.get("image", ""),
         series=source.get("series", ""),
+        modality=row.get("modality") or "",
         segmentation=folder / row["segmentation"] if row.get("segmentation") else None,
         probability=place / row["probability"] if row.get("probability") else None,
         assisted=bool(row.get("assisted")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..atomic import make_folder
 from ..batch.cases import slug
 from ..batch.content_hash import hash_mask
 from ..errors import InputError
@@ -82,7 +83,7 @@ def store_mask(
     if not path.exists():
         import numpy as np
 
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         result = PromptResult(
             prompt=prompt or item.prompt,
             resolved=structure or item.structure,

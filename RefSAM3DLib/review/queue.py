@@ -19,7 +19,8 @@ class ReviewItem:
         verdict: of the engine: present, uncertain, absent, unknown, failed. presence, confidence, volume_ml: None if undefined.
         attention: how urgent, 0 is "nothing unusual". reasons: why, in words.
         centre_ras, worst_ras: where to jump (mm), None if there is nothing to see.
-        image, series: source of the case ("" if unknown). segmentation: file of the machine's result. probability: file or "".
+        image, series: source of the case ("" if unknown). modality: that the batch read it as.
+        segmentation: file of the machine's result. probability: file or "".
         assisted: a person had a share in the mask before this review.
         mask_sha256: of the mask under review (the batch's, or this reviewer's last re-prompt).
         status: key of ``STATUS_WORDS`` by this reviewer's own decisions. decision: this reviewer's last one.
@@ -42,6 +43,7 @@ class ReviewItem:
     colour: tuple[int, int, int] = (127, 127, 127)
     image: str = ""
     series: str = ""
+    modality: str = ""
     segmentation: Path | None = None
     probability: Path | None = None
     assisted: bool = False

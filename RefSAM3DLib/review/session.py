@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..atomic import write_aside
+from ..atomic import make_folder, write_aside
 from ..batch.cases import slug
 from ..batch.folder_state import FolderState
 from ..batch.pseudonyms import Identifiers
@@ -99,7 +99,7 @@ class ReviewSession:
 
     def set_position(self, item: ReviewItem | None) -> None:
         """Remember where the reviewer is."""
-        self._position_file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._position_file.parent)
         with write_aside(self._position_file, overwrite=True) as aside:
             aside.write_text(json.dumps({"item": item.id if item else ""}), encoding="utf-8")
 
@@ -134,7 +134,7 @@ class ReviewSession:
         if self._volume is None or self._volume[0] != item.case:
             if not item.image:
                 raise InputError(f"It is not recorded where the image of '{item.name}' lies; load it yourself.")
-            self._volume = (item.case, load_volume(item.image, series=item.series or None))
+            self._volume = (item.case, load_volume(item.image, series=item.series or None, modality=item.modality or None))
         return self._volume[1]
 
     # Decisions --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..atomic import write_aside
+from ..atomic import make_folder, write_aside
 from ..batch.append_log import AppendLog, utc_now
 from ..batch.cases import slug
 from ..batch.content_hash import hash_file, hash_mask
@@ -36,7 +36,7 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
     prepare_folder(folder)
     key = slug(name or segmentation.name.split(".")[0])
     place = case_folder(folder, key)
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     window = grey_window(volume)
     rows: list[dict[str, Any]] = []
     results: list[PromptResult] = []

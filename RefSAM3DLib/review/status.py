@@ -65,6 +65,11 @@ def is_assisted(item: ReviewItem, decision: dict[str, Any]) -> bool:
     return item.assisted or decision["verdict"] == ReviewVerdict.ACCEPT_EDITED.value
 
 
+def structure_of(item: ReviewItem, decision: dict[str, Any]) -> str:
+    """What was decided on: after a re-prompt, another structure than the batch's, and than what other reviewers see."""
+    return str(decision.get("structure") or item.structure)
+
+
 def add_review_status(folder: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of :func:`~RefSAM3DLib.batch.summary.collect_rows` with ``review`` (words), ``review_key`` and ``reviewer``."""
     counting = last_overall(AppendLog(Path(folder) / NAME).read().entries)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..atomic import check_output, write_aside
+from ..atomic import check_output, make_folder, write_aside
 from ..batch.append_log import utc_now
 from ..errors import InputError
 from ..places import box_of
 from ..types import PromptResult, Verdict, Volume
 from .queue import ReviewItem
 from .session import ReviewSession
-from .status import is_assisted, last_overall
+from .status import is_assisted, last_overall, structure_of
 from .verdicts import STATUS_WORDS, ReviewVerdict
 
 if TYPE_CHECKING:
@@ -27,8 +27,11 @@ _NOTICE = "Made with a research tool; not for diagnosis."
 def write_structured_result(session: ReviewSession, case: str, folder: Path | str, overwrite: bool = False) -> list[Path]:
     """Write ``<case>.reviewed.json`` and, if the image is DICOM and any structure was accepted, ``<case>.reviewed.dcm``.
 
+    Args:
+        folder: made if it does not exist.
+
     Raises:
-        InputError: no such case, or some of its items are not decided yet.
+        InputError: no such case, or some of its items are not decided yet. OutputError: the folder cannot be written.
     """
     items = [item for item in session.items if item.case == case]
     if not items:
@@ -40,13 +43,14 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
         raise InputError(f"The case '{case}' is not reviewed completely (open: {', '.join(open_items)}); decide these first.")
     folder = Path(folder)
     path = folder / f"{case}.reviewed.json"
+    make_folder(folder)
     check_output(path, overwrite)
     findings, accepted = [], []
     for item, entry in decided:
         assert entry is not None
         findings.append(_finding(item, entry))
         if entry.get("mask_file") and entry["verdict"] in ("accept", "accept_edited"):
-            mask, _ = session.masks.read(session.folder / entry["mask_file"], item.structure, entry["mask"])
+            mask, _ = session.masks.read(session.folder / entry["mask_file"], structure_of(item, entry), entry["mask"])
             if mask.any():
                 accepted.append((item, entry, mask))
     written = []
@@ -75,8 +79,8 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
 def _finding(item: ReviewItem, entry: dict[str, Any]) -> dict[str, Any]:
     names = ("verdict", "reason", "comment", "reviewer", "time", "seconds", "metrics", "machine_mask", "edited_mask")
     return {
-        "structure": item.structure,
-        "prompt": item.prompt,
+        "structure": structure_of(item, entry),
+        "prompt": entry.get("prompt") or item.prompt,
         "machine": {"verdict": item.verdict, "presence": item.presence, "confidence": item.confidence},
         "volume_ml": (entry.get("metrics") or {}).get("volume_ml", item.volume_ml),
         "review": {name: entry.get(name) for name in names} | {"decision": entry["id"]},
@@ -108,8 +112,8 @@ def _write_seg(path: Path, accepted: list[tuple[ReviewItem, dict[str, Any], np.n
 def _as_result(item: ReviewItem, entry: dict[str, Any], mask: np.ndarray, volume: Volume) -> PromptResult:
     nan = float("nan")
     return PromptResult(
-        prompt=item.prompt,
-        resolved=item.structure,
+        prompt=str(entry.get("prompt") or item.prompt),
+        resolved=structure_of(item, entry),
         verdict=Verdict.PRESENT,
         presence=nan if item.presence is None else item.presence,
         confidence=nan if item.confidence is None else item.confidence,

@@ -76,6 +76,7 @@ def test_csv_with_prompts_per_case_and_excels_semicolons(tmp_path: Path) -> None
         ("case,image\nA,/etc/passwd\n", "lies outside"),
         ("case,image\nA,\n", "image of line 2.*empty"),
         ("case,image\nA,a.nii.gz,more,fields\n", "Line 2.*more fields"),
+        ("case,image,modality\nA,a.nii.gz,xray\n", "modality 'xray' of line 2.*ct, mr, pet"),
         ("", "no column 'image'"),
         ("case,image\n", "No image was found"),
     ],

@@ -68,7 +68,7 @@ def test_batch_killed_at_ten_random_moments(tmp_path: Path) -> None:
         except subprocess.TimeoutExpired:
             children = psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+            assert process.wait() == -signal.SIGKILL
             kills += 1
             _, alive = psutil.wait_procs(children, timeout=5)
             assert not alive, "workers outlived their killed parent"

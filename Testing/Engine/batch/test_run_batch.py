@@ -156,6 +156,75 @@ def test_other_model_asks_for_force_and_keeps_the_older_results(tmp_path: Path) 
     assert len(list((tmp_path / "out" / "superseded").iterdir())) == 2
 
 
+def test_other_version_asks_for_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import RefSAM3DLib
+
+    source = images(tmp_path / "in", 1)
+    run_batch(source, tmp_path / "out", options())
+    monkeypatch.setattr(RefSAM3DLib, "__version__", "99.1")
+    with pytest.raises(OutputError, match=r"version .* there, 99\.1 now.*--force"):
+        run_batch(source, tmp_path / "out", options())
+    assert run_batch(source, tmp_path / "out", options(force=True)).counts == {"done": 1}
+
+
+def test_folder_of_a_later_format_is_refused(tmp_path: Path) -> None:
+    source = images(tmp_path / "in", 1)
+    run_batch(source, tmp_path / "out", options())
+    manifest = tmp_path / "out" / "batch.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 7}))
+    with pytest.raises(OutputError, match=r"format 7.*install a later version, or use a new folder"):
+        run_batch(source, tmp_path / "out", options())
+
+
+def test_clock_that_jumps_back_repeats_nothing_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from RefSAM3DLib.batch import run_manifest, runner
+
+    diary = tmp_path / "diary"
+    source = images(tmp_path / "in", 3)
+    run_batch(source, tmp_path / "out", options(diary))
+    write_volume(source / "case_000.nii.gz", seed=9)  # its later result must count, though its entry is "older"
+    for module in (runner, run_manifest):
+        monkeypatch.setattr(module, "utc_now", lambda: "1999-01-01T00:00:00.000+00:00")
+    write_volume(source / "case_003.nii.gz", seed=3)
+    outcome = run_batch(source, tmp_path / "out", options(diary))
+    assert outcome.counts == {"done": 2, "unchanged": 2}
+    state = FolderState.read(tmp_path / "out")
+    assert state.cases["case_000"].entry["time"].startswith("1999")
+    assert run_batch(source, tmp_path / "out", options(diary)).counts == {"unchanged": 4}
+
+
+def test_script_without_the_main_guard_is_told_so(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom RefSAM3DLib.batch import BatchOptions, run_batch\n"
+        "run_batch(sys.argv[1], sys.argv[2], BatchOptions(prompts=('brainstem',), engine='batch_fake_engine:make', workers=1))\n"
+    )
+    source = images(tmp_path / "in", 1)
+    done = subprocess.run([sys.executable, str(script), str(source), str(tmp_path / "out")], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "must call it under \"if __name__ == '__main__':\"" in done.stderr
+
+
+def test_modality_of_a_list_is_used_and_kept_for_review_and_export(tmp_path: Path) -> None:
+    from RefSAM3DLib.review import ReviewSession, export_manifest
+
+    write_volume(tmp_path / "a.nii.gz", seed=1)
+    content = {"labels": {"1": "brainstem"}, "modality": "CT", "test": [{"image": "a.nii.gz", "modality": "PT"}]}
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    run_batch(tmp_path / "datalist.json", tmp_path / "out", options())
+    session = ReviewSession(tmp_path / "out", "A")
+    assert session.volume(session.items[0]).modality == "pet"
+    session.decide(session.items[0], "accept")
+    exported = json.loads(export_manifest(session, tmp_path / "export").manifest.read_text())
+    assert exported["training"][0]["modality"] == "PET"
+    content["test"][0]["modality"] = "MR"
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    assert run_batch(tmp_path / "datalist.json", tmp_path / "out", options()).counts == {"done": 1}  # another reading, another result
+
+
 def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     source = images(tmp_path / "in", 1)
     with pytest.raises(OutputError, match="holds other files"):

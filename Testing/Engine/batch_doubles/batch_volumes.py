@@ -33,15 +33,18 @@ def write_volume(path: Path, array: np.ndarray | None = None, seed: int = 0, spa
     return path
 
 
-def write_dicom_series(folder: Path, patient_id: str = "SECRET-4711", patient_name: str = "Mustermann^Erika", seed: int = 0) -> Path:
-    """A CT series of single-frame files, as a scanner writes them."""
+def write_dicom_series(
+    folder: Path, patient_id: str = "SECRET-4711", patient_name: str = "Mustermann^Erika", seed: int = 0, array: np.ndarray | None = None,
+    spacing: tuple[float, float, float] = (2.0, 1.5, 3.0),
+) -> Path:  # fmt: skip
+    """A CT series of single-frame files, as a scanner writes them; ``array`` (D, H, W) in HU, ``spacing`` (x, y, z) in mm."""
     import datetime
 
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
     folder.mkdir(parents=True, exist_ok=True)
-    array = small_volume(seed)
+    array = small_volume(seed) if array is None else array
     study, series, frame = generate_uid(), generate_uid(), generate_uid()
     for k, plane in enumerate(array):
         meta = FileMetaDataset()
@@ -60,8 +63,8 @@ def write_dicom_series(folder: Path, patient_id: str = "SECRET-4711", patient_na
         data.Modality, data.Manufacturer, data.SeriesNumber, data.InstanceNumber = "CT", "test", 1, k + 1
         data.PositionReferenceIndicator = ""
         data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        data.ImagePositionPatient, data.ImageOrientationPatient = [0.0, 0.0, 3.0 * k], [1, 0, 0, 0, 1, 0]
-        data.PixelSpacing, data.SliceThickness = [1.5, 2.0], 3.0
+        data.ImagePositionPatient, data.ImageOrientationPatient = [0.0, 0.0, spacing[2] * k], [1, 0, 0, 0, 1, 0]
+        data.PixelSpacing, data.SliceThickness = [spacing[1], spacing[0]], spacing[2]
         data.Rows, data.Columns = plane.shape
         data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
         data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1

@@ -65,7 +65,7 @@ def test_review_killed_at_ten_random_moments(folder: Path) -> None:
         time.sleep(dice.uniform(0, 0.03))
         os.kill(process.pid, signal.SIGKILL)
         lines += process.stdout.read().splitlines()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, "the reviewer was done before the kill"
         lines = [line.strip() for line in lines if line.strip()]
         if drafted and drafted not in promised:
             recorded = {f"{e['case']} {e['label']}" for e in AppendLog(folder / "review.jsonl").read().entries[: len(promised) + 1]}

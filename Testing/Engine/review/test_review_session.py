@@ -299,6 +299,38 @@ def test_export_is_a_training_manifest_of_what_was_accepted(folder: Path, tmp_pa
     assert len(find_cases(outcome.manifest)[0]) == 2  # the loop closes: a batch takes the manifest as it is
 
 
+def test_export_names_a_re_prompted_structure_as_its_reviewer_saw_it(folder: Path, tmp_path: Path) -> None:
+    from RefSAM3DLib.review import export_manifest, write_structured_result
+
+    session = ReviewSession(folder, "A")
+    item = session.find("case_0/3")
+    session.reprompt(item, "larynx", FakeEngine())
+    session.decide(item, "accept")
+    colleague = ReviewSession(folder, "B")
+    assert colleague.find("case_0/3").structure == "liver"
+    content = json.loads(export_manifest(colleague, tmp_path / "export").manifest.read_text())
+    assert content["labels"] == {"1": "larynx"}
+    for label in (1, 2):
+        session.decide(session.find(f"case_0/{label}"), "reject", reason="leak")
+    (path,) = write_structured_result(colleague, "case_0", tmp_path / "new" / "folder")
+    assert [(f["structure"], f["prompt"]) for f in json.loads(path.read_text())["findings"]][2] == ("larynx", "larynx")
+
+
+def test_export_that_fails_half_way_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    from RefSAM3DLib.review import export_manifest
+
+    session = ReviewSession(folder, "A")
+    session.decide(session.find("case_0/1"), "accept")
+    (tmp_path / "in" / "case_0.nii.gz").unlink()
+    (tmp_path / "place").mkdir()
+    with pytest.raises(InputError, match=r"None of the accepted cases could be exported.*left out"):
+        export_manifest(session, tmp_path / "place" / "export")
+    assert list((tmp_path / "place").iterdir()) == []
+    (tmp_path / "a_file").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        export_manifest(session, tmp_path / "a_file")
+
+
 def test_export_of_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
     from RefSAM3DLib.review import export_manifest
 
