@@ -162,7 +162,8 @@ def test_export_of_a_review_is_read_with_what_the_reviewer_accepted(tmp_path, mo
     run_batch(tmp_path / "in", tmp_path / "batch", BatchOptions(prompts=("brainstem", "mandible"), engine="batch_fake_engine:make", workers=0))
     session = ReviewSession(tmp_path / "batch", "A. Muster")
     for item in session.items:
-        session.decide(item, "accept" if (item.case, item.structure) != ("case_1", "mandible") else "reject")
+        wrong = (item.case, item.structure) == ("case_1", "mandible")
+        session.decide(item, "reject" if wrong else "accept", reason="leaks into the neck" if wrong else "")
     export_manifest(session, tmp_path / "export")
     assert recognise(tmp_path / "export") == "datalist"
     manifest, faults = prepare(tmp_path / "export", tmp_path / "out", validation=0, test=0)

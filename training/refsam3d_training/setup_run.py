@@ -75,7 +75,8 @@ def make_trainer(config: TrainConfig, data: Path, folder: Path, device: str = "c
     if config.validate_steps:
         held = training_cases(config, complete, data, cache, "validation", min(limit or config.validate_cases, config.validate_cases))
         held = cases_without(held, config.exclude_structures)
-        trainer.validation = lambda network: structure_losses(network, model, tokenizer, held, vocabulary.names, config.seed)
+        names = [name for grid in model.grids for name in grid.structures]
+        trainer.validation = lambda network: structure_losses(network, model, tokenizer, held, names, config.seed)
     return trainer
 
 
