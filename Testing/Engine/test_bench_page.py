@@ -118,3 +118,23 @@ def test_a_place_reached_without_new_tiles_is_no_missing_one(values: dict[str, A
 
     assert sorted(next_seconds(values["cells"][0], "missing")) == ["larynx", "mandible"]
     assert len(next_seconds(values["cells"][0], "cached")) == 3
+
+
+def test_a_stopped_run_goes_on_and_failures_are_tried_again(tmp_path: Path) -> None:
+    from run import Journal
+
+    def child(program: str) -> list[str]:
+        return [sys.executable, "-c", program]
+
+    path = tmp_path / "journal.jsonl"
+    first = Journal(path)
+    assert first.get(("r", "cpu", "own", "128", 0), child("print('noise'); print('{\"times\": {}}')"))["times"] == {}
+    assert first.get(("r", "cpu", "own", "128", 1), child("raise SystemExit('no memory')"))["error"] == "no memory"
+    with open(path, "a", encoding="utf-8") as handle:
+        handle.write('{"key": ["r", "cpu", "own", "128", 2], "resu')  # cut off while it was written
+    again = Journal(path)
+    assert again.get(("r", "cpu", "own", "128", 0), child("raise SystemExit('run twice')"))["times"] == {}
+    assert "error" not in again.get(("r", "cpu", "own", "128", 1), child("print('{}')"))
+    assert again.get(("r", "cpu", "own", "128", 2), child("print('{\"x\": 1}')"))["x"] == 1
+    assert again.get(("other", "cpu", "own", "128", 0), child("print('{\"x\": 2}')"))["x"] == 2
+    assert set(Journal(path).done) >= {("r", "cpu", "own", "128", 1), ("other", "cpu", "own", "128", 0)}

@@ -133,7 +133,7 @@ def coarse_to_fine(bench: Bench) -> Row:
         k0, k1, j0, j1, i0, i1 = part.box
         a, b = part.mask[k0:k1, j0:j1, i0:i1], whole.mask[k0:k1, j0:j1, i0:i1]
         dice.append(2.0 * float((a & b).sum()) / float(a.sum() + b.sum()))
-    return guarded({**row, "dice": dice}, "least Dice of the masks inside the box", min(dice), 1.0, least=True)
+    return guarded({**row, "dice": dice}, "least Dice inside the box (the prompt reads fewer tiles: not exactly 1)", min(dice), 1.0, least=True)
 
 
 def folding(bench: Bench) -> Row:

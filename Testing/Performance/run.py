@@ -30,13 +30,13 @@ FIGURES = ROOT / "Docs" / "figures"
 PEERS = ("segresnet", "swinunetr", "nnunet", "nninteractive", "voxtell")
 #: (contestant, volume, rounds). Quick: the peers run on the smallest volume, larger ones are extrapolated tile by tile and labelled so.
 QUICK = [
-    ("own", "128", 3), ("own-whole", "128", 1), ("own-literal", "128", 1), *((peer, "128", 1) for peer in PEERS),
-    ("own", "real", 3), ("own", "192", 1), ("own", "256", 1), ("own", "512", 2), ("own-vit_b", "512", 1),
+    ("own", "128", 3), ("own-literal", "128", 1), *((peer, "128", 1) for peer in PEERS),
+    ("own", "real", 3), ("own", "192", 1), ("own", "256", 1), ("own-whole", "256", 1), ("own", "512", 2), ("own-vit_b", "512", 1),
 ]  # fmt: skip
 FULL = [(contestant, volume, 1 if volume == volumes.REFERENCE else 5) for volume in volumes.VOLUMES for contestant in CONTESTANTS]
 MODES = {"quick": QUICK, "full": FULL}
 #: Scripts of their own that print one JSON line: (name, arguments).
-STUDIES = {"optimisations": ["128"], "guards": [], "stages": ["real", volumes.REFERENCE]}
+STUDIES = {"optimisations": ["192"], "guards": [], "stages": ["real", volumes.REFERENCE]}
 
 
 def revision() -> str:
@@ -56,7 +56,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path, self.done = path, {}
         if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            text = path.read_text(encoding="utf-8")
+            if not text.endswith("\n"):
+                path.write_text(text + "\n", encoding="utf-8")
+            for line in text.splitlines():
                 try:
                     row = json.loads(line)
                 except ValueError:  # the line that a stopped run was writing
