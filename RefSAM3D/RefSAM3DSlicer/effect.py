@@ -13,6 +13,7 @@ from RefSAM3DLib.text.vocabulary import Vocabulary
 
 from . import installer, prompt_box, session
 from .effect_sink import EffectSink
+from .hidden_segments import hiddenMessage
 from .message_strip import MessageStrip
 from .panel import remainingText
 from .prompt_status import readPrompt
@@ -165,6 +166,7 @@ class EffectController:
         editor = self.effect.parameterSetNode()
         volumeNode, segmentationNode = editor.GetSourceVolumeNode(), editor.GetSegmentationNode()
         try:
+            installer.checkVersions()
             prompt = check_prompt(self.promptEdit.text)
             checkVolume(volumeNode)
             if segmentationNode is None:
@@ -211,8 +213,9 @@ class EffectController:
         if task.state is TaskState.DONE:
             self.statusLabel.setText("\n".join(self._describe(outcome) for outcome in task.outcomes))
             notes = [*task.warnings, *(w for outcome in task.outcomes for w in outcome.result.warnings)]
-            if notes:
-                self.messages.show("warning", "\n".join(dict.fromkeys(notes)))
+            text, actions = hiddenMessage(task.sink.segmentationNode, task.outcomes)
+            if notes or text:
+                self.messages.show("warning", "\n".join(dict.fromkeys([*notes, *([text] if text else [])])), actions)
         elif task.state is TaskState.FAILED:
             self.statusLabel.setText("")
             self.messages.show("error", str(task.failure))

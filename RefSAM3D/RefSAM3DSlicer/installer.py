@@ -51,6 +51,28 @@ def missingPackages() -> list[str]:
     return missing
 
 
+def checkVersions() -> None:
+    """Refuse installed packages of a version that the engine must not be run with: another extension may have brought them.
+
+    Raises:
+        RefSAM3DError: names them, and says what to do.
+    """
+    from packaging.requirements import Requirement
+
+    wrong = []
+    for package, (_module, requirement, _size) in PACKAGES.items():
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # missing, or shipped without metadata
+        if not Requirement(requirement).specifier.contains(version, prereleases=True):
+            wrong.append(_("{package} {version} is installed, but {requirement} is needed").format(package=package, version=version, requirement=requirement))
+    if wrong:
+        raise RefSAM3DError(
+            _("{wrong}; uninstall that version (torch: in the module PyTorch Util), restart Slicer, and press the button again.").format(wrong="; ".join(wrong))
+        )
+
+
 def question(missing: list[str]) -> str:
     """What will be installed and how much it is."""
     size = sum(PACKAGES[package][2] for package in missing)

@@ -12,8 +12,9 @@ from RefSAM3DLib.errors import RefSAM3DError
 from RefSAM3DLib.text.vocabulary import Vocabulary
 from RefSAM3DLib.worker_protocol import Status
 
-from . import diagnostics, installer, prompt_box, pythonqt, sequences, session
+from . import diagnostics, edit_watch, installer, prompt_box, pythonqt, sequences, session
 from .advanced import AdvancedSection
+from .hidden_segments import hiddenMessage
 from .logic import RefSAM3DLogic, firstVolume
 from .message_strip import MessageStrip
 from .models_section import ModelsSection
@@ -23,6 +24,7 @@ from .results_table import ResultsTable
 from .review.compare_section import CompareSection
 from .review.review_section import ReviewSection
 from .runs import EngineChoice
+from .sequence_browser import browserOf
 from .task import SegmentTask, TaskState
 from .volume_bridge import checkVolume
 
@@ -46,6 +48,7 @@ class Panel:
         self._tag: Any = None
         self._observer: int | None = None
         self._installAsked = False
+        edit_watch.start()
         self.messages = MessageStrip(ui.messageFrame, ui.messageLabel, ui.messageCloseButton)
         self._showError = lambda text: self.messages.show("error", text)
         pythonqt.errorDisplay.append(self._showError)
@@ -88,6 +91,7 @@ class Panel:
         """The widget goes away or Slicer quits."""
         self.review.cleanup()
         self.compare.cleanup()
+        edit_watch.stop()
         self.setParameterNode(None)
         if self._showError in pythonqt.errorDisplay:
             pythonqt.errorDisplay.remove(self._showError)
@@ -129,7 +133,7 @@ class Panel:
         self.updateButton()
 
     def _onVolume(self, node: Any) -> None:
-        isFrame = node is not None and sequences.browserOf(node) is not None
+        isFrame = node is not None and browserOf(node) is not None
         for widget in (self.ui.framesLabel, self.ui.framesComboBox):
             widget.setVisible(isFrame)
         if node is not None and self.messages.kind in ("", "error") and not self.isRunning:
@@ -187,6 +191,7 @@ class Panel:
         self.messages.clear()
         roi = {"roi": p.roi, "view": "view"}.get(p.region)
         try:
+            installer.checkVersions()
             if p.region == "roi" and roi is None:
                 raise RefSAM3DError(_("No region of interest is chosen; choose one under Advanced, or search the whole volume."))
             arguments = {
@@ -200,7 +205,7 @@ class Panel:
                 "onEnd": self._onEnd,
             }
             texts = list(self.prompts.texts)
-            if p.frames == "all" and sequences.browserOf(p.inputVolume) is not None:
+            if p.frames == "all" and browserOf(p.inputVolume) is not None:
                 self.task = sequences.AllFrames(self.logic, p.inputVolume, texts, **arguments)
             else:
                 self.task = self.logic.segment(p.inputVolume, texts, p.segmentation, wait=False, **arguments)
@@ -249,8 +254,9 @@ class Panel:
         if task.engine.vocabulary:
             self.prompts.setVocabulary(Vocabulary.from_json(task.engine.vocabulary))
         notes = [*task.warnings, *(w for o in task.outcomes for w in (*o.result.warnings, o.note) if w)]
-        if notes:
-            self.messages.show("warning", "\n".join(dict.fromkeys(notes)))
+        text, actions = hiddenMessage(node, task.outcomes)
+        if notes or text:
+            self.messages.show("warning", "\n".join(dict.fromkeys([*notes, *([text] if text else [])])), actions)
 
     # ---- the rest
 

@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .pythonqt import connect
+from .sequence_browser import showFrame
 from .task import Outcome
 
 _VERDICTS = {
@@ -28,6 +29,12 @@ def verdictText(outcome: Outcome) -> str:
     """ "present (97 %)"; the number is the calibrated probability that the structure is in the image."""
     text = _VERDICTS.get(outcome.result.verdict, (outcome.result.verdict, ""))[0]
     return f"{text} ({percent(outcome.result.presence)})" if outcome.result.presence is not None else text
+
+
+def nameOf(outcome: Outcome) -> str:
+    """The structure; for one of several frames with its number, counted from 1."""
+    name = outcome.result.resolved or outcome.result.prompt
+    return name if outcome.frame is None else _("{name}, frame {number}").format(name=name, number=outcome.frame + 1)
 
 
 class ResultsTable:
@@ -59,7 +66,7 @@ class ResultsTable:
             colour = self._colour(outcome)
             texts = (
                 "",
-                result.resolved or result.prompt,
+                nameOf(outcome),
                 verdictText(outcome),
                 percent(result.confidence),
                 f"{result.volumeMl:.1f}" if outcome.segmentID else "",
@@ -93,6 +100,9 @@ class ResultsTable:
         node = slicer.mrmlScene.GetNodeByID(self._segmentationID) if self._segmentationID else None
         if node is None or not 0 <= row < len(self._outcomes) or not self._outcomes[row].segmentID:
             return
+        frame = self._outcomes[row].frame
+        if frame is not None:
+            showFrame(node, frame)
         if node.GetSegmentation().GetSegment(self._outcomes[row].segmentID) is None:
             return
         centre = node.GetSegmentCenterRAS(self._outcomes[row].segmentID)

@@ -13,9 +13,10 @@ from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
 from RefSAM3DLib.errors import InputError
+from RefSAM3DLib.provenance import PREFIX
 
+from . import edit_watch
 from .labelmaps import BINARY_LABELMAP, REFERENCE_GEOMETRY, combine, ijkToLocal, onGridOf, orientedMask, referenceGrid
-from .provenance import PREFIX
 from .terminology import terminologyTag
 from .volume_bridge import Box, shapeOf
 
@@ -83,6 +84,21 @@ def findSegment(segmentationNode: Any, name: str) -> str:
     return byName
 
 
+def isHidden(segmentationNode: Any, segmentID: str) -> bool:
+    """True if no view shows the segment: its own eye is closed, or the segmentation's."""
+    display = segmentationNode.GetDisplayNode()
+    return display is not None and not (display.GetVisibility() and display.GetSegmentVisibility(segmentID))
+
+
+def showSegments(segmentationNode: Any, segmentIDs: list[str]) -> None:
+    """Open the eyes of the segmentation and of these segments; the others stay as they are."""
+    display = segmentationNode.GetDisplayNode()
+    if display is not None:
+        display.SetVisibility(True)
+        for segmentID in segmentIDs:
+            display.SetSegmentVisibility(segmentID, True)
+
+
 def isLocked(segmentationNode: Any, segmentID: str) -> bool:
     """True for a segment that its owner marked as completed."""
     logic = slicer.vtkSlicerSegmentationsModuleLogic
@@ -127,13 +143,16 @@ class SegmentationWriter:
         if not target:
             if self.mode in (Existing.SUBTRACT, Existing.INTERSECT):
                 raise InputError(_("There is no segment '{name}' to {mode}; choose 'new segment'.").format(name=name, mode=self.mode.value))
-            return self._add(image, name, colour, codes, tags)
+            segmentID = self._add(image, name, colour, codes, tags)
+            edit_watch.start().remember(self.node, segmentID)
+            return segmentID
         if isLocked(self.node, target):
             raise InputError(_("The segment '{name}' is marked as completed; change its status, or choose 'new segment'.").format(name=name))
         self._change(target, image)
         segment = self.node.GetSegmentation().GetSegment(target)
         for key, value in tags.items():
             segment.SetTag(key, value)
+        edit_watch.start().remember(self.node, target)
         return target
 
     def _add(self, image: Any, name: str, colour: tuple[int, int, int], codes: dict[str, Any], tags: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""4D volumes: the frame that is shown, or all of them one after the other."""
+"""All frames of a 4D volume, one after the other, into a sequence of segmentations."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ from slicer.i18n import tr as _
 from RefSAM3DLib.errors import InputError, RefSAM3DError
 
 from .runs import EngineInfo, Failure
+from .segmentation_writer import createSegmentation
+from .sequence_browser import browserOf
 from .task import Outcome, SegmentTask, TaskState
 
 
-def browserOf(volumeNode: Any) -> Any:
-    """The sequence browser that shows one frame at a time in ``volumeNode``, or None."""
-    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
-        if browser.IsProxyNode(volumeNode.GetID()):
-            return browser
-    return None
-
-
 class AllFrames:
-    """A task over every frame. Each frame gets segments of its own, the frame's number in the name; like a task to the panel."""
+    """A task over every frame; like a task to the panel. The results are a sequence of segmentations that follows the volume's browser:
+    one segmentation node shows those of the frame that is shown. Frames that are finished stay when it is cancelled."""
 
     def __init__(self, logic: Any, volumeNode: Any, prompts: list[str], onProgress: Any = None, onEnd: Any = None, **arguments: Any) -> None:
         self._browser = browserOf(volumeNode)
@@ -32,7 +27,7 @@ class AllFrames:
         self._before = self._browser.GetSelectedItemNumber()
         self.outcomes: list[Outcome] = []
         self.state, self.failure = TaskState.RUNNING, None
-        self._segmentation: Any = None
+        self._sequenceID = ""
         self._next()
 
     @property
@@ -62,7 +57,14 @@ class AllFrames:
 
     @property
     def sink(self) -> Any:
-        return self._task.sink
+        """Has ``segmentationNode``, as the sink of a task."""
+        return self
+
+    @property
+    def segmentationNode(self) -> Any:
+        """Shows the segments of the frame that is shown; None if nothing was drawn in any."""
+        sequence = slicer.mrmlScene.GetNodeByID(self._sequenceID) if self._sequenceID else None
+        return self._browser.GetProxyNode(sequence) if sequence is not None and slicer.mrmlScene.IsNodePresent(self._browser) else None
 
     @property
     def run(self) -> Any:
@@ -78,7 +80,7 @@ class AllFrames:
             raise InputError(_("The sequence is not in the scene any more."))
         self._browser.SetSelectedItemNumber(self.frame)
         self._task: SegmentTask = self._logic.segment(
-            volume, self._prompts, self._segmentation, wait=False, onProgress=self._report, onEnd=self._frameEnded, **self._arguments
+            volume, self._prompts, None, wait=False, onProgress=self._report, onEnd=self._frameEnded, **self._arguments
         )
 
     def _report(self, task: SegmentTask) -> None:
@@ -88,14 +90,12 @@ class AllFrames:
 
     def _frameEnded(self, task: SegmentTask) -> None:
         self._task = task
-        node = task.sink.segmentationNode
         for outcome in task.outcomes:
-            segment = node.GetSegmentation().GetSegment(outcome.segmentID) if outcome.segmentID else None
-            if segment is not None:
-                segment.SetName(f"{outcome.result.resolved or outcome.result.prompt} (frame {self.frame + 1})")
-                segment.SetTag("RefSAM3D.Frame", str(self.frame + 1))
+            outcome.frame = self.frame
         self.outcomes += task.outcomes
-        self._segmentation = node or self._segmentation
+        alive = slicer.mrmlScene.IsNodePresent(self._browser) and slicer.mrmlScene.GetNodeByID(self._volumeID) is not None
+        if task.state is TaskState.DONE and alive:
+            self._store(task.sink.segmentationNode)
         if task.state is TaskState.DONE and self.frame + 1 < self.frames:
             self.frame += 1
             try:
@@ -107,5 +107,36 @@ class AllFrames:
             self.state, self.failure = task.state, task.failure
         if slicer.mrmlScene.IsNodePresent(self._browser):
             self._browser.SetSelectedItemNumber(self._before)
+            self._show()
         if self._onEnd:
             self._onEnd(self)
+
+    def _store(self, segmentation: Any) -> None:
+        """The frame's segmentation into the sequence, an empty one where nothing was drawn: else the browser would show a neighbour's."""
+        volume, master = slicer.mrmlScene.GetNodeByID(self._volumeID), self._browser.GetMasterSequenceNode()
+        node = segmentation if segmentation is not None else createSegmentation(volume)
+        if not self._sequenceID:
+            sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", node.GetName())
+            sequence.SetIndexType(master.GetIndexType())
+            sequence.SetIndexName(master.GetIndexName())
+            sequence.SetIndexUnit(master.GetIndexUnit())
+            self._sequenceID = sequence.GetID()
+        slicer.mrmlScene.GetNodeByID(self._sequenceID).SetDataNodeAtValue(node, master.GetNthIndexValue(self.frame))
+        slicer.mrmlScene.RemoveNode(node)
+
+    def _show(self) -> None:
+        """One segmentation in the scene that follows the browser; edits of a frame stay with it."""
+        sequence = slicer.mrmlScene.GetNodeByID(self._sequenceID) if self._sequenceID else None
+        if sequence is None:
+            return
+        if not any(outcome.segmentID for outcome in self.outcomes):
+            slicer.mrmlScene.RemoveNode(sequence)
+            return
+        self._browser.AddSynchronizedSequenceNode(sequence)
+        self._browser.SetSaveChanges(sequence, True)
+        self._browser.SetMissingItemMode(sequence, self._browser.MissingItemDisplayHidden)  # frames that were not reached
+        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browser)
+        volume, proxy = slicer.mrmlScene.GetNodeByID(self._volumeID), self._browser.GetProxyNode(sequence)
+        if proxy is not None and volume is not None:
+            proxy.SetAndObserveTransformNodeID(volume.GetTransformNodeID())  # a sequence stores no parent transforms
+            proxy.CreateDefaultDisplayNodes()

@@ -87,9 +87,6 @@ class SegmentationSink:
             return
         if not isSameGrid(volumeNode, writer.node):
             outcome.note = _("Written on the segmentation's own voxel grid, which differs from the image's.")
-        display = writer.node.GetDisplayNode()
-        if display is not None and (not display.GetVisibility() or not display.GetSegmentVisibility(outcome.segmentID)):
-            outcome.note = " ".join([outcome.note, _("It is hidden: make the segmentation visible to see it.")]).strip()
 
     def _writeProbability(self, result: RunResult, volumeNode: Any) -> Iterator[float]:
         for node in writeProbability(result.probability, volumeNode, f"{result.resolved or result.prompt} probability (%)"):

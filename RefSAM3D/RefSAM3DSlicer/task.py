@@ -33,11 +33,15 @@ class TaskState(enum.Enum):
 
 @dataclass
 class Outcome:
-    """One result and where it went: ``segmentID`` is empty if nothing was drawn, ``note`` says why or what else."""
+    """One result and where it went: ``segmentID`` is empty if nothing was drawn, ``note`` says why or what else.
+
+    ``frame`` is the frame of a sequence, counted from 0, if there are several.
+    """
 
     result: RunResult
     segmentID: str = ""
     note: str = ""
+    frame: int | None = None
 
 
 class Sink(Protocol):

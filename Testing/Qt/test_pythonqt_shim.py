@@ -111,8 +111,71 @@ QUESTIONS = {
     "QUrl": lambda: qt.QUrl("http://a/b").toString(),
     "QIcon(path)": lambda: qt.QIcon("/nope.png").isNull(),
 }
+
+
+def folded(question):
+    import ctk
+
+    widget = ctk.ctkCollapsibleButton()
+    widget.text = "T"
+    widget.collapsed = True
+    return question(widget)
+
+
+def table(question):
+    return question(qt.QTableWidget(2, 3))
+
+
+def typed(text, *keys):
+    """Text and signals of a line edit after typing and further keys."""
+    from PySide6.QtTest import QTest
+
+    seen, edit = [], qt.QLineEdit()
+    for signal in ("returnPressed()", "editingFinished()"):
+        edit.connect(signal, lambda signal=signal: seen.append(signal[:-2]))
+    edit.show()
+    edit.setFocus()
+    QTest.keyClicks(edit, text)
+    for key in keys:
+        QTest.keyClick(edit, key)
+    return edit.text, seen
+
+
+def floatBar(value):
+    bar = qt.QProgressBar()
+    bar.setRange(0, 100)
+    bar.setValue(value)
+    return bar.value
+
+
+#: Recorded in the desktop application, beside those of PythonQt alone.
+QUESTIONS |= {
+    "cb.text='T'; cb.collapsed=True": lambda: folded(lambda w: (w.text, w.collapsed)),
+    "cb.checked when collapsed": lambda: folded(lambda w: w.checked),
+    "ctkCollapsibleButton('title')": lambda: __import__("ctk").ctkCollapsibleButton("title"),
+    "cb.connect('contentsCollapsed(bool)')": lambda: folded(lambda w: w.connect("contentsCollapsed(bool)", lambda on: 0)),
+    "tw.item(1,1) empty": lambda: table(lambda w: w.item(1, 1)),
+    "tw.currentRow()": lambda: table(lambda w: w.currentRow()),
+    "tw.selectionModel().selectedRows()": lambda: table(lambda w: w.selectionModel().selectedRows()),
+    "tw.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)": lambda: table(lambda w: w.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)),
+    "tw.setSelectionBehavior(qt.QAbstractItemView.SelectRows)": lambda: table(lambda w: w.setSelectionBehavior(qt.QAbstractItemView.SelectRows)),
+    "tw.verticalHeader().hide()": lambda: table(lambda w: w.verticalHeader().hide()),
+    "tw.setColumnWidth(0,20)": lambda: table(lambda w: w.setColumnWidth(0, 20)),
+    "tw.setRowCount(0)": lambda: table(lambda w: (w.setRowCount(0), w.rowCount)[1]),
+    "pb.value fresh": lambda: qt.QProgressBar().value,
+    "pb.minimum/maximum": lambda: (lambda w: (w.minimum, w.maximum))(qt.QProgressBar()),
+    "pb.setValue(50.7)": lambda: floatBar(50.7),
+    "pb.visible = 'a string'": lambda: after(qt.QProgressBar(), "visible", "a string"),
+    "pl.currentPath='/tmp'": lambda: after(__import__("ctk").ctkPathLineEdit(), "currentPath", "/tmp"),
+    "Escape in a QLineEdit: text, signals": lambda: typed("left kidney", qt.Qt.Key_Escape),
+    "qt.QDesktopServices.openUrl": lambda: callable(qt.QDesktopServices.openUrl),
+    "qt.QTest": lambda: qt.QTest,
+    "qt.QKeySequence(qt.Qt.CTRL + qt.Qt.Key_Return)": lambda: qt.Qt.CTRL,
+    "it.text = 'z'": lambda: after(qt.QListWidgetItem("a"), "text", "z"),
+    "row.sizeHint()": lambda: qt.QWidget().sizeHint(),
+}
 #: Where the stand-in cannot answer as PythonQt does; the product's code must not depend on any of these (the lint sees to it).
-KNOWN_DIFFERENCES = {"QIcon(path)"}
+KNOWN_DIFFERENCES = {"QIcon(path)", "it.text = 'z'", "row.sizeHint()", "qt.QKeySequence(qt.Qt.CTRL + qt.Qt.Key_Return)"}
 
 
 def asked(question):

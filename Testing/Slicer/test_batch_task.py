@@ -18,7 +18,7 @@ import slicer  # noqa: E402
 from RefSAM3DLib.errors import ConfigError  # noqa: E402
 from RefSAM3DSlicer import session  # noqa: E402
 from RefSAM3DSlicer.logic import RefSAM3DLogic  # noqa: E402
-from RefSAM3DSlicer.review import batch_task  # noqa: E402
+from RefSAM3DSlicer.review import cli_task  # noqa: E402
 from RefSAM3DSlicer.review.batch_task import BatchState, batchArguments  # noqa: E402
 from review_cases import makeImages  # noqa: E402
 
@@ -27,11 +27,11 @@ FAKE = str(Path(slicer_app.__file__).parent / "fake_batch.py")
 
 @pytest.fixture
 def logic(monkeypatch):
-    monkeypatch.setattr(batch_task, "program", [sys.executable, FAKE])
+    monkeypatch.setattr(cli_task, "program", [sys.executable, FAKE])
     session.workerEnvironment.clear()
     session.workerEnvironment.update({"OMP_NUM_THREADS": "1"})
     yield RefSAM3DLogic()
-    batch_task.stopAll()
+    cli_task.stopAll()
     session.workerEnvironment.clear()
 
 
@@ -59,6 +59,20 @@ def test_arguments_are_those_of_the_command_line():
     assert (args.input, args.output, args.prompt) == (Path("in folder"), Path("out"), ["left parotid gland", "-odd"])
     assert (args.model, args.adapter, args.workers, args.split) == ("m.safetensors", "-a", 2, ["test"])
     assert (args.allow_unknown, args.retry_failed, args.force, args.json_progress) == (True, True, False, True)
+
+
+def test_every_option_of_the_command_line_has_a_counterpart():
+    import argparse
+
+    from RefSAM3DLib.cli.batch import add_arguments
+    from RefSAM3DSlicer.review import batch_task
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+    # arguments of logic.batch itself, and what only a terminal needs
+    own = {"--prompt", "--output", "--split", "--help", "--quiet", "--json-progress"}
+    assert options - own == {*batch_task._FLAGS.values(), *batch_task._VALUES.values()}
 
 
 def test_unknown_option_is_refused_before_anything_runs(logic, tmp_path):

@@ -105,3 +105,19 @@ def test_the_extension_description_agrees_with_the_cmake_file():
     assert re.search(r"project\((\w+)\)", text).group(1) == "RefSAM3D" == Path(ROOT / "RefSAM3D.json").stem
     icon = (ROOT / "Resources" / "Icons" / "RefSAM3D.png").read_bytes()
     assert (int.from_bytes(icon[16:20], "big"), int.from_bytes(icon[20:24], "big")) == (128, 128)
+
+
+def test_every_address_of_the_extension_is_under_one_home():
+    """And while that is none, the documentation says what must be filled in."""
+    text, description = (ROOT / "CMakeLists.txt").read_text(), json.loads((ROOT / "RefSAM3D.json").read_text())
+    home = re.search(r'set\(REFSAM3D_HOME "([^"]*)"\)', text).group(1)
+    assert description["scm_url"] == home + ".git"
+    for name in ("HOMEPAGE", "ICONURL", "SCREENSHOTURLS"):
+        assert re.search(rf'set\(EXTENSION_{name} "([^"]*)"\)', text).group(1).startswith("${REFSAM3D_HOME}")
+    for name in ("Icons/RefSAM3D.png", "images/panel.png"):
+        assert name in text
+    if ".invalid/" in home:
+        guide = (ROOT / "Docs" / "slicer.md").read_text(encoding="utf-8")
+        assert "## Publishing" in guide
+        assert "REFSAM3D_HOME" in guide
+        assert "scm_url" in guide

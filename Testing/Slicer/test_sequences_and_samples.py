@@ -14,8 +14,8 @@ gui = pytest.importorskip("gui_cases")
 
 import slicer  # noqa: E402
 import vtk  # noqa: E402
-from mrml_cases import addVolume, bright  # noqa: E402
-from RefSAM3DSlicer import sample_data, sequences, session  # noqa: E402
+from mrml_cases import addTransform, addVolume, bright  # noqa: E402
+from RefSAM3DSlicer import edit_watch, sample_data, sequence_browser, sequences, session  # noqa: E402
 from RefSAM3DSlicer.logic import RefSAM3DLogic  # noqa: E402
 from RefSAM3DSlicer.task import TaskState  # noqa: E402
 
@@ -54,8 +54,8 @@ def series():
 
 def test_current_frame_by_default(series):
     browser, proxy = series
-    assert sequences.browserOf(proxy) is browser
-    assert sequences.browserOf(addVolume()) is None
+    assert sequence_browser.browserOf(proxy) is browser
+    assert sequence_browser.browserOf(addVolume()) is None
     task = RefSAM3DLogic().segment(proxy, "mandible")
     array = slicer.util.arrayFromSegmentBinaryLabelmap(task.sink.segmentationNode, task.outcomes[0].segmentID, proxy)
     np.testing.assert_array_equal(array, np.roll(bright()[1], 2, axis=0))
@@ -71,11 +71,56 @@ def test_all_frames_by_choice_and_the_shown_frame_comes_back(series):
     assert seen == sorted(seen)
     assert browser.GetSelectedItemNumber() == 1
     node = task.sink.segmentationNode
-    names = [node.GetSegmentation().GetNthSegment(n).GetName() for n in range(3)]
-    assert names == ["mandible (frame 1)", "mandible (frame 2)", "mandible (frame 3)"]
+    assert sequence_browser.browserOf(node) is browser
+    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == [node], "one node that follows the browser"
+    assert node.GetSegmentation().GetNumberOfSegments() == 1
     for frame, outcome in enumerate(task.outcomes):
+        sequence_browser.showFrame(proxy, frame)
+        assert outcome.frame == frame
         array = slicer.util.arrayFromSegmentBinaryLabelmap(node, outcome.segmentID, proxy)
         np.testing.assert_array_equal(array, np.roll(bright()[1], 2 * frame, axis=0))
+
+
+def test_a_frame_without_the_structure_shows_no_neighbour_s_and_edits_stay_with_their_frame(series):
+    browser, proxy = series
+    master = browser.GetMasterSequenceNode()
+    empty = addVolume(np.zeros_like(bright()[0]), name="empty")
+    master.SetDataNodeAtValue(empty, "1")
+    slicer.mrmlScene.RemoveNode(empty)
+    task = sequences.AllFrames(RefSAM3DLogic(), proxy, ["mandible"])
+    gui.spin(lambda: task.isOver, timeout=400)
+    node, segmentID = task.sink.segmentationNode, task.outcomes[0].segmentID
+    counts = []
+    for frame in range(3):
+        sequence_browser.showFrame(proxy, frame)
+        counts.append(node.GetSegmentation().GetNumberOfSegments())
+    assert counts == [1, 0, 1]
+    changed = np.roll(bright()[1], 5, axis=2)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(changed, node, segmentID, proxy)
+    gui.settle(0.5)
+    sequence_browser.showFrame(proxy, 0)
+    np.testing.assert_array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentID, proxy), bright()[1])
+    gui.settle(0.5)
+    assert edit_watch.tagOf(node, segmentID) == "AUTOMATIC"
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_results_table_leads_to_the_frame(series, moved):
+    from RefSAM3DSlicer.results_table import ResultsTable
+
+    browser, proxy = series
+    if moved:
+        proxy.SetAndObserveTransformNodeID(addTransform().GetID())
+    task = sequences.AllFrames(RefSAM3DLogic(), proxy, ["mandible"])
+    gui.spin(lambda: task.isOver, timeout=400)
+    node = task.sink.segmentationNode
+    assert node.GetTransformNodeID() == proxy.GetTransformNodeID()
+    widget = gui.qt.QTableWidget()
+    table = ResultsTable(widget)
+    table.fill(task.outcomes, node)
+    assert [widget.item(row, 1).text() for row in range(3)] == ["mandible, frame 1", "mandible, frame 2", "mandible, frame 3"]
+    table.jump(2)
+    assert browser.GetSelectedItemNumber() == 2
 
 
 def test_all_frames_can_be_cancelled(series):
@@ -86,6 +131,7 @@ def test_all_frames_can_be_cancelled(series):
     task.cancel()
     gui.spin(lambda: task.isOver, timeout=1.0)
     assert task.state is TaskState.CANCELLED
+    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
 
 
 def test_sample_data_is_registered_with_a_text_as_address_and_makes_a_volume(monkeypatch):

@@ -157,7 +157,7 @@ class qSlicerSegmentEditorScriptedEffect:
         self.modifySegmentByLabelmap(self._node.GetSegmentationNode(), self._node.GetSelectedSegmentID(), labelmap, mode)
 
     def modifySegmentByLabelmap(self, segmentation, segment_id, labelmap, mode, bypass=False):
-        self._editor.logic.ModifySegmentByLabelmap(segmentation, segment_id, labelmap, MODES[int(mode)], labelmap.GetExtent(), self.perSegment, bypass)
+        self._editor.logic.ModifySegmentByLabelmap(segmentation, segment_id, labelmap, MODES[int(mode)], self.perSegment, bypass)
 
     def confirmCurrentSegmentVisible(self):
         return 1

@@ -19,6 +19,10 @@ from RefSAM3DLib.types import PromptResult, Verdict
 STEPS = 20
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's own."""
+
+
 def create(model: str, adapter: str, device: str) -> FakeEngine:
     """As :func:`RefSAM3DLib.worker.default_engine`."""
     print("a library prints to stdout on import", flush=True)  # must not reach the message stream
@@ -84,6 +88,8 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if index == 5 and prompt == "memory":
             raise MemoryError("Unable to allocate 99 GiB")
+        if index == 5 and prompt == "gpu memory":
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
         if index == 5 and prompt == "input":
             raise InputError("The volume has 3 non-finite voxels; repair it first.")
         if index == 5 and prompt == "bug":

@@ -1,15 +1,10 @@
-"""A batch as a child process: ``PythonSlicer -m RefSAM3DLib batch ... --json-progress``, polled by a timer of the main thread."""
+"""A batch as a child process: ``PythonSlicer -m RefSAM3DLib batch ... --json-progress``."""
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import json
 import logging
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,24 +15,13 @@ from slicer.i18n import tr as _
 
 from RefSAM3DLib.errors import ConfigError
 
-from .. import session as engineSession
-from ..pythonqt import TickTimer
-from ..worker_process import makeReader
+from .cli_task import CliTask
 
 log = logging.getLogger("refsam3d.batch")
 
-#: The command line of the engine; tests put another program there.
-program: list[str] = [sys.executable, "-m", "RefSAM3DLib"]
-#: A cancelled batch finishes its tables; one that does not end by then is killed. It loses nothing: finished cases are on the disk.
-GRACE_S = 20.0
-#: Workers of a killed batch may hold its pipe open a little longer.
-DRAIN_S = 1.0
 _FLAGS = {"allowUnknown": "--allow-unknown", "probability": "--probability", "retryFailed": "--retry-failed", "force": "--force",
           "breakLock": "--break-lock", "pseudonyms": "--pseudonyms", "showIdentifiers": "--show-identifiers"}  # fmt: skip
 _VALUES = {"model": "--model", "adapter": "--adapter", "device": "--device", "modality": "--modality", "workers": "--workers", "ray": "--ray", "root": "--root"}
-#: Those that run now: ended with the application.
-_running: list[BatchTask] = []
-_atQuit: list[bool] = []
 
 
 class BatchState(enum.Enum):
@@ -71,7 +55,7 @@ def batchArguments(source: Any, prompts: list[str] | str, outputFolder: Any, opt
     return arguments
 
 
-class BatchTask:
+class BatchTask(CliTask):
     """Begins when made. ``onProgress(task)`` after each case, ``onEnd(task)`` exactly once.
 
     Attributes:
@@ -92,40 +76,14 @@ class BatchTask:
         """Raises RefSAM3DError or OSError, and then nothing has begun."""
         arguments = batchArguments(source, prompts, outputFolder, options or {})
         self.folder = Path(outputFolder)
-        self.state, self.message, self.exitCode = BatchState.RUNNING, "", None
+        self.state, self.message = BatchState.RUNNING, ""
         self.finished = self.total = 0
         self.secondsLeft: float | None = None
         self.statuses: dict[str, str] = {}
         self.errors: dict[str, str] = {}
         self.notes: list[str] = []
         self._onProgress, self._onEnd = onProgress, onEnd
-        self._cancelledAt: float | None = None
-        self._deadSince: float | None = None
-        self._rest = b""
-        place = slicer.app.temporaryPath
-        handle, name = tempfile.mkstemp(".log", "refsam3d-batch-", place if os.path.isdir(place) else None)
-        self.logPath = Path(name)
-        with os.fdopen(handle, "wb") as logFile:
-            self._process = subprocess.Popen(
-                [*program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=logFile,  # a pipe that nobody reads would block the batch for ever
-                env=engineSession.workerCommand("batch")[1],
-                bufsize=0,
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        self._reader = makeReader(self._process.stdout)
-        if not _atQuit:
-            _atQuit.append(slicer.app.connect("aboutToQuit()", stopAll))
-        _running.append(self)
-        self._timer = TickTimer(self.tick, 50)
-        self._timer.start()
-
-    @property
-    def isOver(self) -> bool:
-        """True in every final state."""
-        return self.state is not BatchState.RUNNING
+        super().__init__(arguments)
 
     @property
     def fraction(self) -> float:
@@ -133,11 +91,8 @@ class BatchTask:
         return self.finished / self.total if self.total else 0.0
 
     def cancel(self) -> None:
-        """Stop after writing the tables; the same call to ``logic.batch`` goes on from there."""
-        if not self.isOver and self._cancelledAt is None:
-            self._cancelledAt = time.monotonic()
-            with contextlib.suppress(OSError):
-                self._process.terminate()
+        """Stop after writing the tables; the same call to ``logic.batch`` goes on from there. Nothing is lost: finished cases are on the disk."""
+        super().cancel()
 
     def wait(self) -> BatchTask:
         """Keep the application alive until the end."""
@@ -146,24 +101,6 @@ class BatchTask:
             slicer.app.processEvents()
             time.sleep(0.01)
         return self
-
-    def tick(self) -> None:
-        """Read what the batch said; never waits."""
-        if self.isOver:
-            self._timer.stop()
-            return
-        data = self._reader.read()
-        if data:
-            *lines, self._rest = (self._rest + data).split(b"\n")
-            for line in lines:
-                self._onLine(line)
-        if self._cancelledAt is not None and time.monotonic() - self._cancelledAt > GRACE_S:
-            with contextlib.suppress(OSError):
-                self._process.kill()
-        if self._process.poll() is not None:
-            self._deadSince = self._deadSince or time.monotonic()
-            if data is None or (not data and time.monotonic() - self._deadSince > DRAIN_S):
-                self._finish()
 
     def _onLine(self, line: bytes) -> None:
         try:
@@ -183,38 +120,13 @@ class BatchTask:
         if self._onProgress:
             self._onProgress(self)
 
-    def _finish(self) -> None:
-        self._timer.stop()
-        self._reader.close()
-        self.exitCode = self._process.returncode
-        said = [line for line in self.logPath.read_text("utf-8", "replace").splitlines() if line.strip()] if self.logPath.exists() else []
-        with contextlib.suppress(OSError):
-            self.logPath.unlink()
+    def _onOver(self, said: list[str]) -> None:
         if self.exitCode == 0:
             self.state = BatchState.DONE
-        elif self._cancelledAt is not None:
+        elif self.wasCancelled:
             self.state, self.message = BatchState.CANCELLED, _("The batch was stopped; it goes on when it is started again with the same folder.")
         else:
             self.state = BatchState.FAILED
             self.message = said[-1] if said else _("The batch ended with code {code}; start it again, it goes on.").format(code=self.exitCode)
-        if self in _running:
-            _running.remove(self)
         if self._onEnd:
             self._onEnd(self)
-
-    def stop(self) -> None:
-        """For the application's end: ask, and do not wait long. An interrupted case is done again next time."""
-        self.cancel()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(2.0)
-        if self._process.poll() is None:
-            with contextlib.suppress(OSError):
-                self._process.kill()
-        self._process.wait()
-        self._finish()
-
-
-def stopAll() -> None:
-    """End every batch that this application started; idempotent."""
-    for task in list(_running):
-        task.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -12,24 +11,24 @@ from RefSAM3DLib.errors import InputError, RefSAM3DError
 
 from .review_scene import ReviewScene
 from .scene_arrays import isOnGrid
+from .work_clock import WorkClock
 
 
 class ItemView:
-    """One item of ``session`` at a time. ``clock`` is monotonic."""
+    """One item of ``session`` at a time. ``clock`` counts the seconds that were spent on it."""
 
     def __init__(self, session: Any, scene: ReviewScene) -> None:
         self.session, self.scene = session, scene
         self.item: Any = None
-        self.clock = time.monotonic
+        self.clock = WorkClock()
         self.draft: Any = None
         self.comment = ""
         self._comments: dict[str, str] = {}  # of items without a mask, which can have no draft
-        self._opened = self._before = 0.0
 
     @property
     def seconds(self) -> float:
-        """Spent on this item so far, earlier visits that ended in a draft included."""
-        return self._before + self.clock() - self._opened
+        """Spent on this item so far, pauses left out, earlier visits that ended in a draft included."""
+        return self.clock.seconds
 
     def open(self, item: Any, selectedVolume: Any = None) -> str:
         """Show an item; returns why something of it cannot be shown, "" if nothing is amiss.
@@ -38,7 +37,7 @@ class ItemView:
         """
         self.item, self.draft = item, None
         self.comment = self._comments.get(item.id, "")
-        self._before, self._opened = 0.0, self.clock()
+        self.clock.start()
         problems = [item.error] if item.error else []
         mask = geometry = None
         if item.segmentation is not None:
@@ -58,7 +57,7 @@ class ItemView:
             problems.append(_("The image has another voxel grid than the result; it is shown without it."))
             mask = None
         if mask is not None and self.scene.volumeNode is not None:
-            self.scene.showMask(item, mask)
+            self.scene.showMask(item, mask, np.array_equal(mask, self.session.machine_mask(item)[0]))
         else:
             self.scene.clearItem()
         return "\n".join(dict.fromkeys(problems))
@@ -68,7 +67,8 @@ class ItemView:
         machine, geometry = self.session.machine_mask(item)
         self.draft = self.session.draft(item)
         if self.draft is not None and self.draft.mask.shape == machine.shape:
-            self._before, self.comment = self.draft.seconds, self.draft.comment
+            self.clock.start(self.draft.seconds)
+            self.comment = self.draft.comment
             return self.draft.mask, geometry
         decision = item.decision or {}
         if decision.get("verdict") == "accept_edited" and decision.get("mask_file") and item.status != "changed":

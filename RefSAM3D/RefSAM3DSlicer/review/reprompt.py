@@ -103,13 +103,14 @@ class Reprompting:
         if not wording:
             raise InputError(_("Type other words for the structure first."))
         if section.view.editedMask() is not None:
-            drop = {_("Drop the edits and ask"): lambda: section.attempt(lambda: (section.dropEdits(), self._setWording(wording), self.runOrCancel()))}
+            drop = {_("Drop the edits and ask"): lambda: section.attempt(lambda: self._dropAndRun(wording))}
             section.messages.show("warning", _("The mask was changed; decide about that first, since the answer replaces it."), drop)
             return
         missing = installer.missingPackages()
         if missing:
             installer.offer(missing, section.messages, lambda: section.attempt(self.runOrCancel), section.ui.infoLabel.setText)
             return
+        installer.checkVersions()
         p, volumeNode = section.parameters(), section.scene.volumeNode
         choice = EngineChoice(p.model, p.adapter.strip(), p.device) if p is not None else EngineChoice()
         sink = RepromptSink(section.session, item, volumeNode, wording, section.view.seconds, section.ui.commentEdit.text)
@@ -127,8 +128,10 @@ class Reprompting:
         )
         section.update()
 
-    def _setWording(self, wording: str) -> None:
+    def _dropAndRun(self, wording: str) -> None:
+        self._section.decisions.dropEdits()
         self._section.ui.wordingEdit.text = wording
+        self.runOrCancel()
 
     def _onProgress(self, task: Any) -> None:
         self._section.ui.infoLabel.setText(f"{int(100 * task.fraction)} % – {task.stage}")

@@ -12,7 +12,7 @@ from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.places import box_of
 
 from ..segmentation_writer import SegmentationWriter, createSegmentation, describe, writeProbability
-from .scene_arrays import addVolumeNode, segmentArray
+from .scene_arrays import addVolumeNode, segmentArray, tagsOf
 
 #: Opacity of the probability over the image.
 PROBABILITY_OPACITY = 0.4
@@ -34,7 +34,7 @@ class ReviewScene:
         self._case = ""
         self._loadedID = self._volumeID = self._segmentationID = self._probabilityID = ""
         self.segmentID = ""
-        self._stamp = (0, 0)
+        self._saved = (0, 0)
         self._retired: list[str] = []  # nodes of the item before, until the next one is shown
         self.started: np.ndarray | None = None
 
@@ -87,8 +87,11 @@ class ReviewScene:
         self._case, self._volumeID, self._loadedID = case, node.GetID(), loadedID
         slicer.util.setSliceViewerLayers(background=node, foreground=None, fit=True)
 
-    def showMask(self, item: Any, mask: np.ndarray) -> None:
-        """The mask as the one segment of a new segmentation: the undo steps of the last item's cannot reach this one."""
+    def showMask(self, item: Any, mask: np.ndarray, isMachines: bool = True) -> None:
+        """The mask as the one segment of a new segmentation: the undo steps of the last item's cannot reach this one.
+
+        ``isMachines``: nobody has changed it yet.
+        """
         volumeNode, before = self.volumeNode, self.segmentationNode
         name = item.structure or item.prompt or _("structure")
         node = createSegmentation(volumeNode, _("Review: {case}, {structure}").format(case=item.name or item.case, structure=name))
@@ -98,14 +101,14 @@ class ReviewScene:
             describe(node.GetSegmentation().GetSegment(self.segmentID), name, item.colour, {}, {})
         else:
             part = mask[box[0] : box[1], box[2] : box[3], box[4] : box[5]].astype(np.uint8)
-            self.segmentID = SegmentationWriter(volumeNode, node).write(part, box, name, item.colour, {}, {})
+            self.segmentID = SegmentationWriter(volumeNode, node).write(part, box, name, item.colour, {}, tagsOf(item, isMachines))
         self._segmentationID = node.GetID()
         self._turnEditorsTo(node, before)
         if before is not None:
             slicer.mrmlScene.RemoveNode(before)
         self._removeRetired()
         self.started = mask
-        self._stamp = self._stampNow()
+        self._saved = self.stamp()
 
     def showProbability(self, array: np.ndarray, item: Any) -> Any:
         """Over the image, in per cent; below 5 % it is transparent."""
@@ -181,7 +184,7 @@ class ReviewScene:
 
     def wasTouched(self) -> bool:
         """True if the segment may have changed since it was shown or last saved; costs nothing."""
-        return bool(self._segmentationID) and self._stampNow() != self._stamp
+        return bool(self._segmentationID) and self.stamp() != self._saved
 
     def isChanged(self) -> bool:
         """True if the segment is not what was shown at first."""
@@ -193,9 +196,10 @@ class ReviewScene:
 
     def markSaved(self) -> None:
         """The state now is on the disk."""
-        self._stamp = self._stampNow()
+        self._saved = self.stamp()
 
-    def _stampNow(self) -> tuple[int, int]:
+    def stamp(self) -> tuple[int, int]:
+        """Changes with every change of the segment; costs nothing."""
         node = self.segmentationNode
         segment = node.GetSegmentation().GetSegment(self.segmentID) if node is not None else None
         image = segment.GetRepresentation("Binary labelmap") if segment is not None else None

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
-from RefSAM3DLib.errors import InputError, RefSAM3DError
+from RefSAM3DLib.errors import RefSAM3DError
 
 from ..pythonqt import TickTimer, connect
+from .decisions import Decisions
 from .item_view import ItemView
+from .opening import batchFolder, folderOfCurrent, offerDrafts
+from .presence_watch import PresenceWatch
 from .queue_table import QueueTable
 from .reprompt import Reprompting
 from .review_keys import addShortcuts
+from .review_output import ReviewOutput
 from .review_scene import ReviewScene, jumpTo
-from .review_widgets import ReviewWidgets, aboutItem
-from .scene_arrays import exportCurrent, readProbability
+from .review_widgets import ReviewWidgets
+from .scene_arrays import readProbability
+from .work_clock import IDLE_S
 
-REVIEWER_KEY, FOLDER_KEY = "RefSAM3D/Reviewer", "RefSAM3D/ReviewFolder"
+REVIEWER_KEY, FOLDER_KEY, IDLE_KEY = "RefSAM3D/Reviewer", "RefSAM3D/ReviewFolder", "RefSAM3D/ReviewIdleSeconds"
 #: An edit that is lost to a crash is at most this old.
 DRAFT_MS = 15_000
 
@@ -35,11 +39,15 @@ class ReviewSection:
         self.view: ItemView | None = None
         self.scene = ReviewScene()
         self.reprompt = Reprompting(self)
+        self.decisions = Decisions(self)
+        self.output = ReviewOutput(self)
+        self.presence = PresenceWatch(self._onSign, lambda: (self.ui.commentEdit.text, self.scene.stamp()))
         self.queue = QueueTable(self.ui.table, self.go)
         self._drafts = TickTimer(lambda: self.saveDraft(), DRAFT_MS)
         settings = slicer.app.userSettings()
         self.ui.reviewerEdit.text = str(settings.value(REVIEWER_KEY, "") or "")
         self.ui.folderEdit.currentPath = str(settings.value(FOLDER_KEY, "") or "")
+        self.ui.idleSpinBox.setValue(int(float(settings.value(IDLE_KEY, IDLE_S) or 0)))
         self._connect(container)
         closing = slicer.mrmlScene.StartCloseEvent
         self._observer = slicer.mrmlScene.AddObserver(closing, lambda *_a: self._sceneCloses())
@@ -57,17 +65,22 @@ class ReviewSection:
             (ui.centreButton, lambda: self.jump("centre_ras")),
             (ui.worstButton, lambda: self.jump("worst_ras")),
             (ui.editButton, self.edit),
-            (ui.acceptButton, lambda: self.decide("accept")),
-            (ui.acceptEditedButton, lambda: self.decide("accept_edited")),
-            (ui.skipButton, lambda: self.decide("skip")),
-            (ui.rejectButton, lambda: self.decide("reject")),
+            (ui.acceptButton, lambda: self.decisions.decide("accept")),
+            (ui.acceptEditedButton, lambda: self.decisions.decide("accept_edited")),
+            (ui.skipButton, lambda: self.decisions.decide("skip")),
+            (ui.rejectButton, lambda: self.decisions.decide("reject")),
             (ui.repromptButton, self.reprompt.runOrCancel),
+            (ui.reportButton, self.output.report),
+            (ui.agreementButton, self.output.agreement),
+            (ui.signOffButton, self.output.signOff),
+            (ui.exportButton, self.output.export),
         ):
             connect(button, "clicked()", lambda slot=slot: self.attempt(slot))
         for combo in (ui.showCombo, ui.verdictCombo, ui.sortCombo):
             connect(combo, "currentIndexChanged(int)", lambda index: self.attempt(self.fill))
         connect(ui.searchEdit, "textChanged(QString)", lambda text: self.attempt(self.fill))
         connect(ui.probabilityCheckBox, "toggled(bool)", lambda on: self.attempt(self.showProbability))
+        connect(ui.idleSpinBox, "valueChanged(int)", lambda value: self._setIdle(value))
         connect(ui.wordingEdit, "returnPressed()", lambda: self.attempt(self.reprompt.runOrCancel))
         self._shortcuts = addShortcuts(container, self)
 
@@ -91,11 +104,9 @@ class ReviewSection:
         Raises:
             RefSAM3DError: no batch is there, or the reviewer's name is empty.
         """
-        if not str(folder).strip():
-            raise InputError(_("No folder is chosen; choose the output folder of a batch."))
-        self._start(folder)
+        self._start(batchFolder(folder))
 
-    def _start(self, folder: Path | str) -> None:
+    def _start(self, folder: Any) -> None:
         from RefSAM3DLib.review import ReviewSession
 
         session = ReviewSession(folder, self.ui.reviewerEdit.text)
@@ -103,6 +114,10 @@ class ReviewSection:
         settings.setValue(REVIEWER_KEY, session.reviewer)
         settings.setValue(FOLDER_KEY, str(folder))
         self.session, self.view = session, ItemView(session, self.scene)
+        self.view.clock.idleS = float(self.ui.idleSpinBox.value)
+        self.presence.start()
+        self.ui.targetEdit.currentPath = f"{folder}-reviewed"
+        self.ui.agreementTable.setVisible(False)
         self.ui.reasonCombo.clear()
         self.ui.reasonCombo.addItems(list(session.reasons))
         self.ui.reasonCombo.setCurrentIndex(-1)
@@ -113,26 +128,15 @@ class ReviewSection:
         self._drafts.start()
         self.go(session.resume(self.filter()))
         if session.notes:
-            self._addMessage("warning", "\n".join(session.notes))
-        self._offerDrafts()
+            self.addMessage("warning", "\n".join(session.notes))
+        offerDrafts(self)
 
-    def _addMessage(self, kind: str, text: str, actions: dict[str, Callable[[], Any]] | None = None) -> None:
+    def addMessage(self, kind: str, text: str, actions: dict[str, Callable[[], Any]] | None = None) -> None:
         """Below what is shown already; the more serious kind counts."""
         before = self.messages.text
         if before:
             kind = next(k for k in ("error", "warning", "info") if k in (kind, self.messages.kind))
         self.messages.show(kind, f"{text}\n{before}" if before else text, actions)
-
-    def _offerDrafts(self) -> None:
-        """Edits that nobody decided, other than the one that is open and shown."""
-        current = self.view.item
-        waiting = [d for d in self.session.drafts() if current is None or (d.case, d.label) != (current.case, current.label)]
-        if not waiting:
-            return
-        items = [self.session.find(f"{draft.case}/{draft.label}") for draft in waiting]
-        names = {f"{entry.name or entry.case}, {entry.structure}": entry for entry in items}
-        text = _("There are edits that were not decided. Go to:")
-        self._addMessage("info", text, {name: lambda entry=entry: self.attempt(lambda: self.go(entry)) for name, entry in names.items()})
 
     def openCurrent(self) -> None:
         """Review the segmentation that is chosen as the panel's output.
@@ -140,31 +144,19 @@ class ReviewSection:
         Raises:
             RefSAM3DError: nothing is chosen, or the folder cannot be used.
         """
-        from RefSAM3DLib.batch.cases import slug
-        from RefSAM3DLib.review import folder_for_segmentation
-        from RefSAM3DLib.review.verdicts import clean_reviewer
-
         p = self.parameters()
-        if p is None or p.inputVolume is None or p.segmentation is None:
-            raise InputError(_("Choose the volume above and the segmentation under Advanced, Output."))
-        clean_reviewer(self.ui.reviewerEdit.text)
-        if not self.ui.folderEdit.currentPath.strip():
-            raise InputError(_("No folder is chosen; choose an empty folder for the record of the review."))
-        folder, name = Path(self.ui.folderEdit.currentPath), p.segmentation.GetName()
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "batch.json").is_file():
-            raise InputError(_("The folder '{folder}' holds other files; choose an empty or a new one.").format(folder=folder))
-        image, path = exportCurrent(p.inputVolume, p.segmentation, folder.with_name(folder.name + "-input") / slug(name))
-        folder_for_segmentation(folder, image, path, name=name)
-        self.scene.useVolume(slug(name), p.inputVolume)
+        folder, case = folderOfCurrent(p, self.ui.reviewerEdit.text, self.ui.folderEdit.currentPath)
+        self.scene.useVolume(case, p.inputVolume)
         self._start(folder)
 
     def close(self) -> None:
         """End the review; what is not decided is kept."""
         self.reprompt.cancel()
-        if self.session is None or not self._leave():
+        if self.session is None or not self.leave():
             return
         self.scene.clear()
         self._drafts.stop()
+        self.presence.stop()
         self.session = self.view = None
         self.queue.fill([])
         self.ui.setOpen(False)
@@ -173,6 +165,7 @@ class ReviewSection:
         """The panel goes away or Slicer quits: keep what is not decided."""
         self.saveDraft()
         self._drafts.stop()
+        self.presence.stop()
         for shortcut in self._shortcuts:
             shortcut.setEnabled(False)
             shortcut.deleteLater()
@@ -214,7 +207,7 @@ class ReviewSection:
     def refresh(self) -> None:
         """Read results and the others' decisions again; the item that is open stays open."""
         current = self.view.item
-        if not self._leave():
+        if not self.leave():
             return
         self.session.refresh()
         self.fill()
@@ -225,7 +218,7 @@ class ReviewSection:
         """Open an item; the edits of the one before are stored first, and it stays if they cannot be."""
         if self.session is None or item is None or (self.view.item is item):
             return
-        if not self._leave():
+        if not self.leave():
             self.queue.choose(self.view.item)
             return
         self.show(item)
@@ -245,7 +238,7 @@ class ReviewSection:
             self.messages.show("error", problem)
         elif self.view.draft is not None:
             text = _("Your edit of {time}, which was not decided, is shown.").format(time=self.view.draft.time)
-            self.messages.show("info", text, {_("Back to the machine's mask"): lambda: self.attempt(self.dropEdits)})
+            self.messages.show("info", text, {_("Back to the machine's mask"): lambda: self.attempt(self.decisions.dropEdits)})
         elif self.messages.kind in ("info", "error"):
             self.messages.clear()
         jumpTo(item.worst_ras or item.centre_ras)
@@ -286,7 +279,8 @@ class ReviewSection:
         """Store edit and comment under way; False, with a message, if that failed."""
         return self.view is None or self.attempt(lambda: self.view.save(self.ui.commentEdit.text))
 
-    def _leave(self) -> bool:
+    def leave(self) -> bool:
+        """Store what is not decided; False, with a message, if that failed: then the item stays open."""
         if self.view is None or self.view.item is None or self.attempt(lambda: self.view.leave(self.ui.commentEdit.text)):
             return True
         text = self.messages.text
@@ -300,66 +294,19 @@ class ReviewSection:
         self.messages.clear()
         self.fill()
 
-    def dropEdits(self) -> None:
-        """The machine's mask again."""
-        self.view.dropEdits()
-        self.ui.commentEdit.text = ""
-        self.messages.clear()
+    # ---- the clock
 
-    # ---- decisions
+    def _onSign(self) -> None:
+        if self.view is not None:
+            self.view.clock.touch()
 
-    def decide(self, verdict: str, evenWithEdits: bool = False) -> None:
-        """Record a decision and go to the next item.
-
-        Raises:
-            RefSAM3DError: it is incomplete, or not recorded; the item stays open.
-        """
-        item = self.view.item if self.view is not None else None
-        if item is None:
-            raise InputError(_("No item is open; choose one in the table."))
-        if verdict in ("accept", "reject") and not evenWithEdits and self.view.editedMask() is not None:
-            anyway = {_("Drop the edits"): lambda: self.attempt(lambda: self._dropAndDecide(verdict))}
-            if verdict == "accept":
-                anyway = {_("Accept with edits"): lambda: self.attempt(lambda: self.decide("accept_edited")), **anyway}
-            self.messages.show("warning", _("The mask was changed, and this decision would not keep that."), anyway)
-            return
-        wanted = self.filter()
-        self.reprompt.cancelFor(item)
-        try:
-            self.view.decide(verdict, self.ui.reasonCombo.currentText if verdict == "reject" else "", self.ui.commentEdit.text)
-        finally:
-            self.fill()  # a decision that was kept aside counts too
-        following = self.session.next_item(item, wanted)
-        if following is None:
-            following = next((other for other in self.queue.items if other is not item and other.status != "skip"), None)
-        self.messages.clear()
-        if following is not None:
-            self.go(following)
-            return
-        self._leave()
-        self.scene.clearItem()
-        self.fill()
-        self.messages.show("info", _("This was the last item of the list."))
-
-    def _dropAndDecide(self, verdict: str) -> None:
-        comment = self.ui.commentEdit.text
-        self.dropEdits()
-        self.ui.commentEdit.text = comment
-        self.decide(verdict, evenWithEdits=True)
+    def _setIdle(self, seconds: int) -> None:
+        slicer.app.userSettings().setValue(IDLE_KEY, seconds)
+        if self.view is not None:
+            self.view.clock.idleS = float(seconds)
 
     # ---- texts and buttons
 
     def update(self) -> None:
-        item = self.view.item if self.view is not None else None
-        running = self.reprompt.isRunning
-        drawn = item is not None and item.label != 0
-        for widget in (self.ui.skipButton, self.ui.rejectButton, self.ui.reasonCombo, self.ui.commentEdit):
-            widget.setEnabled(item is not None)
-        for widget in (self.ui.acceptButton, self.ui.acceptEditedButton, self.ui.editButton, self.ui.centreButton, self.ui.worstButton, self.ui.wordingEdit):
-            widget.setEnabled(drawn)
-        self.ui.repromptButton.setEnabled(drawn or running)
-        self.ui.repromptButton.text = _("Cancel") if running else _("Ask again")
-        self.ui.probabilityCheckBox.setEnabled(item is not None and bool(item.probability))
-        if running:
-            return
-        self.ui.infoLabel.setText(aboutItem(item) if item is not None else "")
+        """Enable what can be done now."""
+        self.ui.update(self.view.item if self.view is not None else None, self.reprompt.isRunning, self.output.isRunning)

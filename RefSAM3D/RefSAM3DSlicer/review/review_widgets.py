@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from ..advanced import fillCombo
 from ..results_table import percent
+from .review_output import AGREEMENT_HEADERS
 
 SHOW_TEXTS = (
     ("open", _("To review")),
@@ -123,13 +124,46 @@ class ReviewWidgets:
         self.rejectButton = button(_("Reject"), _("The result is wrong; needs the reason beside it"))
         self.wordingEdit = lineEdit(_("Other words for the structure"), _("Asks the engine again at once"))
         self.repromptButton = button(_("Ask again"), _("Run the engine on this image with the words beside it"))
+        self.idleSpinBox = qt.QSpinBox()
+        self.idleSpinBox.setRange(0, 3600)
+        self.idleSpinBox.setSuffix(_(" s"))
+        self.idleSpinBox.setSpecialValueText(_("never"))
+        self.idleSpinBox.setToolTip(_("The time on an item stands still after so long without a sign of you"))
+        self._makeOutput()
         self._layOut(container)
+
+    def _makeOutput(self) -> None:
+        self.outputButton = ctk.ctkCollapsibleButton()
+        self.outputButton.text = _("Report, agreement, sign-off")
+        self.outputButton.collapsed = True
+        self.reportButton = button(_("Report"), _("Write report.html of the folder anew, with the decisions, and show it in the browser"))
+        self.identifiersBox = qt.QCheckBox(_("with patients' names"))
+        self.identifiersBox.setToolTip(_("Without it the report names nobody"))
+        self.agreementButton = button(_("Agreement of the reviewers"), _("Cohen's kappa of the verdicts, Dice of the masks, for each pair of reviewers"))
+        self.agreementTable = qt.QTableWidget()
+        self.agreementTable.setColumnCount(len(AGREEMENT_HEADERS))
+        self.agreementTable.setHorizontalHeaderLabels(list(AGREEMENT_HEADERS))
+        self.agreementTable.verticalHeader().hide()
+        self.agreementTable.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        self.agreementTable.setMinimumHeight(110)
+        self.agreementTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column, width in ((1, 110), (2, 44), (3, 44), (4, 50), (5, 50)):
+            self.agreementTable.setColumnWidth(column, width)
+        self.agreementTable.setVisible(False)
+        self.targetEdit = ctk.ctkPathLineEdit()
+        self.targetEdit.filters = ctk.ctkPathLineEdit.Dirs
+        self.targetEdit.setToolTip(_("Signed-off studies go to its folder 'signed-off', training data to 'training'"))
+        self.signOffButton = button(_("Sign off study"), _("Result of the study that is open: JSON, and DICOM SEG for DICOM images, with the reviewer's name"))
+        self.exportButton = button(_("Export for training"), _("Accepted cases as a manifest that the training package takes"))
+        self.mineOnlyBox = qt.QCheckBox(_("only my decisions"))
+        self.mineOnlyBox.setToolTip(_("Otherwise the last decision of anybody counts"))
 
     def _layOut(self, container: Any) -> None:
         layout = container.layout()
         form = qt.QFormLayout()
         form.addRow(_("Reviewer:"), self.reviewerEdit)
         form.addRow(_("Folder:"), self.folderEdit)
+        form.addRow(_("Stop clock after:"), self.idleSpinBox)
         layout.addLayout(form)
         layout.addLayout(row(self.openButton, self.currentButton, self.closeButton))
         self.body = qt.QWidget()
@@ -146,6 +180,16 @@ class ReviewWidgets:
         body.addLayout(row(self.acceptButton, self.acceptEditedButton, self.skipButton))
         body.addLayout(row(self.reasonCombo, self.rejectButton))
         body.addLayout(row(self.wordingEdit, self.repromptButton))
+        body.addWidget(self.outputButton)
+        output = qt.QVBoxLayout(self.outputButton)
+        output.addLayout(row(self.reportButton, self.identifiersBox))
+        output.addWidget(self.agreementButton)
+        output.addWidget(self.agreementTable)
+        target = qt.QFormLayout()
+        target.addRow(_("Results go to:"), self.targetEdit)
+        output.addLayout(target)
+        output.addWidget(self.signOffButton)
+        output.addLayout(row(self.exportButton, self.mineOnlyBox))
         layout.addWidget(self.body)
 
     def setOpen(self, isOpen: bool) -> None:
@@ -156,3 +200,19 @@ class ReviewWidgets:
             widget.setVisible(not isOpen)
         for widget in (self.reviewerEdit, self.folderEdit):
             widget.setEnabled(not isOpen)
+
+    def update(self, item: Any, asking: bool, writing: bool) -> None:
+        """Enable what can be done with ``item``; ``asking``: the engine answers, ``writing``: a report or an export is made."""
+        drawn = item is not None and item.label != 0
+        for widget in (self.skipButton, self.rejectButton, self.reasonCombo, self.commentEdit):
+            widget.setEnabled(item is not None)
+        for widget in (self.acceptButton, self.acceptEditedButton, self.editButton, self.centreButton, self.worstButton, self.wordingEdit):
+            widget.setEnabled(drawn)
+        self.repromptButton.setEnabled(drawn or asking)
+        self.repromptButton.text = _("Cancel") if asking else _("Ask again")
+        self.probabilityCheckBox.setEnabled(item is not None and bool(item.probability))
+        for widget in (self.reportButton, self.agreementButton, self.exportButton):
+            widget.setEnabled(not writing)
+        self.signOffButton.setEnabled(item is not None and not writing)
+        if not asking:
+            self.infoLabel.setText(aboutItem(item) if item is not None else "")

@@ -13,7 +13,11 @@ from slicer.i18n import tr as _
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.geometry import Geometry
 from RefSAM3DLib.places import box_of
+from RefSAM3DLib.provenance import AUTOMATIC
 
+from ..edit_watch import start as editWatch
+from ..edit_watch import tagOf
+from ..provenance import clean
 from ..volume_bridge import ijkToWorld, shapeOf
 
 
@@ -61,6 +65,22 @@ def isEmpty(segment: Any) -> bool:
     return image is None or image.IsEmpty() or image.GetPointData().GetScalars() is None
 
 
+def tagsOf(item: Any, isMachines: bool) -> dict[str, str]:
+    """Tags of an item's mask in the scene."""
+    from RefSAM3DLib.provenance import provenance_tags
+
+    tags = provenance_tags(
+        prompt=item.prompt,
+        resolved=item.structure,
+        verdict=item.verdict,
+        presence=item.presence,
+        confidence=item.confidence,
+        engine_info=item.model,
+        assisted=item.assisted or not isMachines,
+    )
+    return {key: clean(value) for key, value in tags.items()}
+
+
 def readProbability(path: Path) -> np.ndarray:
     """(k, j, i), 0 to 1, of a batch's probability volume."""
     from RefSAM3DLib.image_files import read_image_file
@@ -78,6 +98,7 @@ def exportCurrent(volumeNode: Any, segmentationNode: Any, folder: Path) -> tuple
     from RefSAM3DLib.segmentation_io import write_segmentation
     from RefSAM3DLib.types import PromptResult, Verdict, Volume
 
+    editWatch().lookAtAll()  # an edit of the last moment counts
     geometry, results, tags = geometryOf(volumeNode), [], {}
     segmentation = segmentationNode.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
@@ -99,6 +120,7 @@ def exportCurrent(volumeNode: Any, segmentationNode: Any, folder: Path) -> tuple
                 box=box_of(mask),
                 elapsed_s=0.0,
                 colour=tuple(round(255 * part) for part in segment.GetColor()),
+                details={"assisted": tagOf(segmentationNode, segmentID) != AUTOMATIC, "reviewer": _tag(segment, "RefSAM3D.Reviewer")},
             )
         )
     if not results:
