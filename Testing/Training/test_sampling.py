@@ -1,0 +1,90 @@
+"""What a tile is and what is asked about it: sides follow flips, only trained wordings, unknown structures are not asked."""
+
+import numpy as np
+import pytest
+import torch
+from refsam3d_training import augmentation_benchmark as benchmark
+from refsam3d_training.sampling import _augment_intensity, _resample
+from refsam3d_training.setup_run import make_trainer
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny_data, tmp_path_factory):
+    from refsam3d_training.config import DomainShare, TrainConfig
+
+    config = TrainConfig(name="t", model="test_tiny", sets=("phantoms_ct:head_neck",), shares=(DomainShare("head_neck", 0.6, 0.4),), phantoms=0, steps=2)
+    return make_trainer(config, tiny_data, tmp_path_factory.mktemp("sampling") / "run").sampler
+
+
+@pytest.fixture(scope="module")
+def tiles(sampler):
+    return [tile for step in range(60) for tile in sampler.batch(step)]
+
+
+def named(sampler, tile):
+    """Structure of each asked prompt."""
+    spoken = {w.lower(): s.name for s in sampler.vocabulary.structures for w in (s.name, *s.synonyms)}
+    longest = sorted(spoken, key=len, reverse=True)
+    return [next(spoken[w] for w in longest if w in p.lower()) for p in tile.prompts[: tile.asked]]
+
+
+def test_left_and_right_keep_their_places_although_half_of_the_tiles_are_flipped(sampler, tiles):
+    orders = []
+    for tile in tiles:
+        centre = {}
+        for name, mask in zip(named(sampler, tile), tile.targets, strict=False):
+            if "parotid" in name and mask.any():
+                centre[name] = mask.nonzero()[:, 2].double().mean().item()
+        if len(centre) == 2:
+            orders.append(centre["left parotid gland"] > centre["right parotid gland"])
+    assert len(orders) > 20
+    assert len(set(orders)) == 1
+
+
+def test_only_trained_wordings_are_spoken_and_held_out_ones_never(sampler, tiles):
+    vocabulary = sampler.vocabulary
+    trained = {w for s in vocabulary.structures for w in (s.name, *s.synonyms)} | set(vocabulary.distractors)
+    allowed = trained | {t.format(w) for t in vocabulary.templates for w in trained}
+    spoken = {p for tile in tiles for p in tile.prompts}
+    assert spoken <= allowed
+    assert len(spoken) > 100
+    held = {w for s in vocabulary.structures for w in s.held_out}
+    assert not spoken & (held | {t.format(w) for t in (*vocabulary.templates, *vocabulary.held_out_templates) for w in held})
+
+
+def test_unknown_structures_are_not_asked_and_absent_names_have_empty_targets(sampler, tiles):
+    by_count = {len(c.known) for c in sampler.by_grid["head_neck"]}
+    assert by_count == {6, 7}  # the esophagus is unknown in every second case
+    assert {tile.asked for tile in tiles} <= by_count
+    for tile in tiles:
+        assert len(tile.prompts) == tile.asked + 2
+        assert not tile.targets[tile.asked :].any()
+
+
+def test_image_and_labels_are_moved_together():
+    labels = torch.zeros(30, 30, 30, dtype=torch.uint8)
+    labels[8:20, 10:24, 6:18] = 1
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        low, high = np.zeros(3), np.full(3, 30.0)
+        image, truth = _resample(rng, labels.float(), labels, (24, 24, 24), np.full(3, 14.5), 1.0, low, high, bool(seed % 2), True)
+        assert ((image > 0.5) != truth.bool()).float().mean() < 0.02
+        assert 800 < truth.sum() < 4000
+
+
+def test_intensity_is_augmented_within_bounds_and_computed_tomography_keeps_its_order():
+    volume = torch.linspace(-1, 1, 8 * 8 * 8).reshape(1, 8, 8, 8)
+    for seed in range(30):
+        out = _augment_intensity(np.random.default_rng(seed), volume, "ct")
+        assert out.shape == volume.shape
+        assert out.abs().max() <= 1.5
+        assert np.corrcoef(out.flatten(), volume.flatten())[0, 1] > 0.9
+
+
+def test_the_benchmarks_pipelines_give_tiles_of_the_same_form():
+    values, labels = torch.rand(benchmark.SHAPE), torch.randint(0, 3, benchmark.SHAPE).byte()
+    image, truth = benchmark.fused(values, labels)(1)
+    theirs = benchmark.composed(values, labels, True)(1)
+    assert tuple(theirs["image"].shape) == tuple(image.shape) == (3, *benchmark.TILE)
+    assert tuple(theirs["label"].shape[1:]) == tuple(truth.shape)
+    assert set(np.unique(theirs["label"])) <= {0.0, 1.0, 2.0}
