@@ -40,7 +40,7 @@ def coarse_recall(engine: RefSAM3DEngine, phantoms: int) -> dict[str, Any]:
         embedding = engine._embedding(volume)
         session = PromptSession(engine, embedding, None, None, False, None)
         names = [n for n in STRUCTURES if n in masks and _least_extent(masks[n]) >= LEAST_MM]
-        terms = [session._terms(prompt, False, False)[0] for prompt in engine.resolve(names)]
+        terms = [session._terms(prompt, False)[0] for prompt in engine.resolve(names)]
         session._look(terms)
         for name, term in zip(names, terms, strict=True):
             held[name].append(_share_inside(engine, embedding, term, masks[name]))
