@@ -50,4 +50,5 @@ def _scores(card: dict[str, Any]) -> str:
 
 def _data(card: dict[str, Any]) -> str:
     entries = [d for d in card.get("data") or [] if isinstance(d, dict)]
-    return "<br>".join(html.escape(f"{d.get('name', '')}: {d.get('licence', '')}") for d in entries)
+    lines = [html.escape(f"{d.get('name', '')}: {d.get('licence', '')}") for d in entries]
+    return "<br>".join([f"<b>{_('Trained on')}</b>", *lines]) if lines else ""

@@ -57,8 +57,10 @@ def checkVersions() -> None:
     Raises:
         RefSAM3DError: names them, and says what to do.
     """
-    from packaging.requirements import Requirement
-
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:  # an older Slicer without it; Diagnostics names wrong versions all the same
+        return
     wrong = []
     for package, (_module, requirement, _size) in PACKAGES.items():
         try:

@@ -17,6 +17,8 @@ from .pythonqt import connect
 RECENT_KEY = "RefSAM3D/RecentPrompts"
 MAX_RECENT = 12
 ROW_HEIGHT = 30
+#: Rows that are seen without scrolling; pixels of the list's frame.
+VISIBLE_ROWS, FRAME_PX = 5, 6
 
 
 def makeCompleter(lineEdit: Any, vocabulary: Vocabulary) -> Any:
@@ -144,3 +146,4 @@ class PromptBox:
             item.setSizeHint(qt.QSize(10, ROW_HEIGHT))
             self._list.addItem(item)
             self._list.setItemWidget(item, row)
+        self._list.setMinimumHeight(FRAME_PX + ROW_HEIGHT * min(max(len(self.texts), 2), VISIBLE_ROWS))

@@ -17,8 +17,9 @@ _COLOURS = {PromptStatus.KNOWN: "#1a7f37", PromptStatus.CLOSE: "#9a6700", Prompt
 
 @dataclass(frozen=True)
 class PromptReading:
-    """How a text is read. ``structures`` are what it gives; ``suggestions`` may be taken instead."""
+    """How ``text`` is read. ``structures`` are what it gives; ``suggestions`` may be taken instead."""
 
+    text: str
     status: PromptStatus
     structures: tuple[str, ...]
     suggestions: tuple[str, ...]
@@ -27,7 +28,8 @@ class PromptReading:
     def asHtml(self) -> str:
         """For a label; a link's target is the suggestion."""
         if self.status is PromptStatus.KNOWN:
-            text = "&#10003; " + html.escape(", ".join(self.structures))
+            isSame = [self.text.strip().casefold()] == [name.casefold() for name in self.structures]
+            text = "&#10003; " + (_("known") if isSame else html.escape(", ".join(self.structures)))
         else:
             links = " &middot; ".join(f'<a href="{html.escape(s, quote=True)}">{html.escape(s)}</a>' for s in self.suggestions[:3])
             lead = _("close to") + " " if self.status is PromptStatus.CLOSE else _("unknown") + (" &ndash; " if links else "")
@@ -42,12 +44,12 @@ def readPrompt(text: str, vocabulary: Vocabulary) -> PromptReading:
     try:
         results = resolve(text, vocabulary)
     except PromptError as error:
-        return PromptReading(PromptStatus.UNKNOWN, (), (), str(error))
+        return PromptReading(text, PromptStatus.UNKNOWN, (), (), str(error))
     order = (PromptStatus.UNKNOWN, PromptStatus.CLOSE, PromptStatus.KNOWN)
     status = min((r.status for r in results), key=order.index)
     suggestions = tuple(dict.fromkeys(s for r in results if r.status is not PromptStatus.KNOWN for s in r.suggestions))
     notes = " ".join(dict.fromkeys(r.note for r in results if r.note))
-    return PromptReading(status, tuple(r.resolved for r in results if r.resolved), suggestions, notes)
+    return PromptReading(text, status, tuple(r.resolved for r in results if r.resolved), suggestions, notes)
 
 
 def completions(vocabulary: Vocabulary) -> list[str]:

@@ -20,6 +20,10 @@ _VERDICTS = {
 }
 
 
+#: Pixels: of the header and frame, of a table without lines, and from which height on it scrolls rather than grows.
+HEADER_PX, EMPTY_PX, FULL_PX = 32, 70, 280
+
+
 def percent(value: float | None) -> str:
     """Empty for a number that does not exist."""
     return "" if value is None else f"{100.0 * value:.0f} %"
@@ -40,7 +44,8 @@ def nameOf(outcome: Outcome) -> str:
 class ResultsTable:
     """Fills a QTableWidget with the outcomes of a task."""
 
-    HEADERS = ("", _("Structure"), _("Verdict"), _("Confidence"), _("Volume (mL)"), "")
+    HEADERS = ("", _("Structure"), _("Verdict"), _("Conf."), _("mL"), "")
+    TIPS = ((2, _("Calibrated probability that the structure is in the image")), (3, _("Confidence: mean certainty of the drawn voxels")), (4, _("Volume")))
 
     def __init__(self, table: Any) -> None:
         self._table = table
@@ -48,11 +53,14 @@ class ResultsTable:
         self._outcomes: list[Outcome] = []
         table.setColumnCount(len(self.HEADERS))
         table.setHorizontalHeaderLabels(list(self.HEADERS))
+        for column, tip in self.TIPS:
+            table.horizontalHeaderItem(column).setToolTip(tip)
         table.verticalHeader().hide()
-        for column, width in ((0, 24), (3, 82), (4, 88), (5, 52)):
+        for column, width in ((0, 24), (3, 52), (4, 56), (5, 52)):
             table.setColumnWidth(column, width)
         table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
         table.horizontalHeader().setSectionResizeMode(2, qt.QHeaderView.ResizeToContents)
+        self._fit(0)
         connect(table, "cellDoubleClicked(int,int)", lambda row, column: self.jump(row))
 
     def fill(self, outcomes: list[Outcome], segmentationNode: Any) -> None:
@@ -90,6 +98,13 @@ class ResultsTable:
                 button.setToolTip(_("Centre the slice views on this structure"))
                 connect(button, "clicked()", lambda row=row: self.jump(row))
                 self._table.setCellWidget(row, 5, button)
+        self._fit(len(outcomes))
+
+    def _fit(self, rows: int) -> None:
+        """As high as its lines, within reason: the sections below stay in sight."""
+        height = HEADER_PX + rows * (self._table.rowHeight(0) if rows else 0)
+        self._table.setMinimumHeight(min(max(height, EMPTY_PX), FULL_PX))
+        self._table.setMaximumHeight(max(height, EMPTY_PX))
 
     def clear(self) -> None:
         """No results."""

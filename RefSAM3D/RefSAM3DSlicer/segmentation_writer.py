@@ -15,7 +15,6 @@ from vtk.util import numpy_support
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.provenance import PREFIX
 
-from . import edit_watch
 from .labelmaps import BINARY_LABELMAP, REFERENCE_GEOMETRY, combine, ijkToLocal, onGridOf, orientedMask, referenceGrid
 from .terminology import terminologyTag
 from .volume_bridge import Box, shapeOf
@@ -143,16 +142,13 @@ class SegmentationWriter:
         if not target:
             if self.mode in (Existing.SUBTRACT, Existing.INTERSECT):
                 raise InputError(_("There is no segment '{name}' to {mode}; choose 'new segment'.").format(name=name, mode=self.mode.value))
-            segmentID = self._add(image, name, colour, codes, tags)
-            edit_watch.start().remember(self.node, segmentID)
-            return segmentID
+            return self._add(image, name, colour, codes, tags)
         if isLocked(self.node, target):
             raise InputError(_("The segment '{name}' is marked as completed; change its status, or choose 'new segment'.").format(name=name))
         self._change(target, image)
         segment = self.node.GetSegmentation().GetSegment(target)
         for key, value in tags.items():
             segment.SetTag(key, value)
-        edit_watch.start().remember(self.node, target)
         return target
 
     def _add(self, image: Any, name: str, colour: tuple[int, int, int], codes: dict[str, Any], tags: dict[str, str]) -> str:

@@ -12,6 +12,7 @@ from RefSAM3DLib.errors import ConfigError, InputError, PromptError
 from RefSAM3DLib.text.prompts import resolve
 from RefSAM3DLib.text.vocabulary import Vocabulary
 
+from . import edit_watch
 from .labelmaps import isSameGrid
 from .provenance import provenanceTags
 from .runs import Run, RunResult
@@ -85,6 +86,7 @@ class SegmentationSink:
         except InputError as error:
             outcome.note = str(error)
             return
+        edit_watch.start().remember(writer.node, outcome.segmentID)
         if not isSameGrid(volumeNode, writer.node):
             outcome.note = _("Written on the segmentation's own voxel grid, which differs from the image's.")
 

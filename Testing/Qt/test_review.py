@@ -306,6 +306,6 @@ def test_picture(review, tmp_path):
     parent = review.ui.table.window()
     for name in ("resultsTable", "promptList", "segmentButton", "statusLabel"):
         parent.findChild(gui.qt.QWidget, name).setVisible(False)
-    parent.resize(600, 780)
+    parent.resize(600, 820)
     folder = gui.slicer_app.ROOT / "Docs" / "images" if os.environ.get("REFSAM3D_SCREENSHOTS") else tmp_path
     gui.grab(review.ui.table.parentWidget().parentWidget(), folder / "review.png")

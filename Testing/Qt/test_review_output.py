@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 
 import pytest
@@ -85,7 +86,16 @@ def test_report_is_written_with_the_decisions_and_opened(review, folder):
     assert review.ui.reportButton.enabled
 
 
-def test_agreement_of_two_reviewers(review, folder):
+def picture(review, tmp_path):
+    """To Docs/images with REFSAM3D_SCREENSHOTS=1. All that it shows is generated."""
+    review.ui.targetEdit.currentPath = "/studies/results-reviewed"
+    review.ui.body.window().resize(600, 1500)
+    settle(0.3)
+    folder = gui.slicer_app.ROOT / "Docs" / "images" if os.environ.get("REFSAM3D_SCREENSHOTS") else tmp_path
+    gui.grab(review.ui.outputButton, folder / "review_output.png")
+
+
+def test_agreement_of_two_reviewers(review, folder, tmp_path):
     from RefSAM3DLib.review import ReviewSession
 
     press(review, review.ui.agreementButton)
@@ -102,6 +112,7 @@ def test_agreement_of_two_reviewers(review, folder):
     (shown,) = [row for row in rows if row[1] == "mandible"]
     truth = next(row for row in review.session.agreement() if row["structure"] == "mandible")
     assert shown[5] == f"{truth['dice']:.2f}"
+    picture(review, tmp_path)
     assert 0 < truth["dice"] < 1
 
 

@@ -47,12 +47,14 @@ def test_panel_before_during_and_after_a_run(folder):
     for text in PROMPTS:
         panel.prompts.add(text)
     settle(0.3)
+    widget.parent.resize(460, 600)  # as high as it needs to be: sections that are folded up were laid out open before the first show
     grab(widget.parent, folder / "panel_prompts.png")
     click(panel.ui.segmentButton)
     spin(lambda: not panel.isRunning or panel.task.fraction > 0.4, timeout=600)
     grab(widget.parent, folder / "panel_running.png")
     spin(lambda: not panel.isRunning, timeout=600)
     assert panel.ui.resultsTable.rowCount >= 4
+    widget.parent.resize(460, 780)
     grab(widget.parent, folder / "panel.png")
     panel.ui.advancedCollapsibleButton.collapsed = False
     widget.parent.resize(460, 1100)

@@ -16,9 +16,10 @@ import vtk  # noqa: E402
 from mrml_cases import addTransform, addVolume, bright  # noqa: E402
 from RefSAM3DLib.errors import InputError  # noqa: E402
 from RefSAM3DLib.text.vocabulary import Vocabulary  # noqa: E402
+from RefSAM3DSlicer.labelmaps import isSameGrid  # noqa: E402
 from RefSAM3DSlicer.provenance import provenanceTags  # noqa: E402
 from RefSAM3DSlicer.runs import EngineInfo, RunResult  # noqa: E402
-from RefSAM3DSlicer.segmentation_writer import Existing, SegmentationWriter, createSegmentation, isSameGrid, writeProbability  # noqa: E402
+from RefSAM3DSlicer.segmentation_writer import Existing, SegmentationWriter, createSegmentation, writeProbability  # noqa: E402
 from RefSAM3DSlicer.terminology import terminologyTag  # noqa: E402
 
 PAROTID = Vocabulary.default().structure("left parotid gland")

@@ -26,7 +26,7 @@ class QueueTable:
         table.setHorizontalHeaderLabels(list(HEADERS))
         table.verticalHeader().hide()
         table.setWordWrap(False)
-        for column, width in ((0, 70), (1, 110), (2, 88), (3, 48), (4, 45), (5, 70)):
+        for column, width in ((0, 62), (1, 98), (2, 100), (3, 46), (4, 44), (5, 58)):
             table.setColumnWidth(column, width)
         table.horizontalHeader().setStretchLastSection(True)
         connect(table, "itemSelectionChanged()", self._onSelection)

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.places import box_of
 
+from .. import edit_watch
 from ..segmentation_writer import SegmentationWriter, createSegmentation, describe, writeProbability
 from .scene_arrays import addVolumeNode, segmentArray, tagsOf
 
@@ -102,6 +103,7 @@ class ReviewScene:
         else:
             part = mask[box[0] : box[1], box[2] : box[3], box[4] : box[5]].astype(np.uint8)
             self.segmentID = SegmentationWriter(volumeNode, node).write(part, box, name, item.colour, {}, tagsOf(item, isMachines))
+            edit_watch.start().remember(node, self.segmentID)
         self._segmentationID = node.GetID()
         self._turnEditorsTo(node, before)
         if before is not None:

@@ -120,6 +120,7 @@ class ReviewWidgets:
         self.reasonCombo = qt.QComboBox()
         self.reasonCombo.setEditable(True)
         self.reasonCombo.setToolTip(_("Choose a reason or type your own"))
+        self.reasonCombo.lineEdit().setPlaceholderText(_("Reason for a rejection"))
         self.reasonCombo.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
         self.rejectButton = button(_("Reject"), _("The result is wrong; needs the reason beside it"))
         self.wordingEdit = lineEdit(_("Other words for the structure"), _("Asks the engine again at once"))
