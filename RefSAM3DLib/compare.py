@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import InputError
 from .geometry import Geometry
+from .image_files import check_name
 from .surfaces import dice, surface_distances
 from .types import PromptResult, Verdict, Volume
 
@@ -67,6 +68,7 @@ def read_masks(path: Path, labels: Mapping[int, str], geometry: Geometry | None 
 def _read(path: Path, labels: Mapping[int, str], geometry: Geometry | None) -> tuple[dict[str, np.ndarray], Geometry]:
     import SimpleITK as sitk
 
+    check_name(path)
     if not path.exists():
         raise InputError(f"The segmentation '{path}' does not exist; check its name.")
     if path.name.lower().endswith((".seg.nrrd", ".dcm")):

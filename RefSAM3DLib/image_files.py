@@ -36,6 +36,17 @@ def quiet_itk() -> Iterator[Any]:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
+def check_name(path: Path) -> None:
+    """Refuse a name that is no text (bytes of another encoding): SimpleITK ends the whole process over it.
+
+    Raises:
+        InputError: with the faulty bytes as numbers.
+    """
+    shown = str(path).encode("utf-8", "backslashreplace").decode()
+    if shown != str(path):
+        raise InputError(f"The name '{shown}' is not written in UTF-8; rename the file or its folder.")
+
+
 def read_image_file(path: Path) -> tuple[np.ndarray, Geometry, dict[str, str]]:
     """Array (D, H, W), grid and text fields; ``metadata["warning"]`` is a sentence where the grid is in doubt.
 

@@ -12,7 +12,7 @@ import numpy as np
 from .dicom_series import SeriesInfo, is_dicom_file, list_series, read_series
 from .errors import InputError
 from .geometry import Geometry
-from .image_files import ENDINGS, read_image_file
+from .image_files import ENDINGS, check_name, read_image_file
 from .nifti_header import non_finite
 from .types import Modality, Volume
 
@@ -50,6 +50,7 @@ def load_volume(path: str | Path, series: str | None = None, modality: Modality 
         InputError: one sentence with the value and the next step.
     """
     path = Path(path)
+    check_name(path)
     chosen = _parse_modality(modality)
     if not path.exists():
         raise InputError(f"The input '{path}' does not exist; check its name.")

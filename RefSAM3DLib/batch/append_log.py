@@ -174,8 +174,8 @@ class AppendLog:
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
                 expected = _digest(before) if before else ""
-                if isinstance(entry, dict) and entry.get("previous", expected) != expected:
-                    faults.append(f"Line {number} of '{self.path}' does not follow from the line before it: a line was altered or removed.")
+                if isinstance(entry, dict) and entry.get("previous") != expected:
+                    faults.append(f"Line {number} of '{self.path}' does not follow from the line before it: a line was altered, inserted or removed.")
             before = line
         return faults
 

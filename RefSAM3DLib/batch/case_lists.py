@@ -33,6 +33,8 @@ def read_csv(path: Path, root: Path | None = None) -> list[Case]:
     header = [(name or "").strip().lower() for name in (next(csv.reader([first.strip("\r")], delimiter=delimiter), []))]
     if "image" not in header:
         raise InputError(f"The list '{path}' has no column 'image' (its columns: {', '.join(header) or 'none'}); it may have {', '.join(COLUMNS)}.")
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        raise InputError(f"The list '{path}' has the column '{twice[0]}' twice; remove one of them.")
     separator = "|" if delimiter == ";" else ";"
     records = []
     for number, row in enumerate(rows, 2):
@@ -50,7 +52,7 @@ def read_json(path: Path, root: Path | None = None, split: Sequence[str] = ()) -
     """Cases of a JSON list of objects (fields as the CSV's columns, prompts a list), or of a training manifest."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"The list '{path}' is no readable JSON ({error}); correct it or export it again.") from error
     if isinstance(content, dict) and any(isinstance(content.get(name), list) for name in SPLITS):
         return _read_manifest(path, content, root, split)
@@ -74,13 +76,19 @@ def _read_manifest(path: Path, content: dict[str, Any], root: Path | None, split
     unknown = [name for name in split if name not in SPLITS]
     if unknown:
         raise InputError(f"A manifest has the lists {', '.join(SPLITS)}; '{unknown[0]}' is none of them.")
-    names = {int(value): str(name) for value, name in content.get("labels", {}).items()}
+    try:
+        names = {int(value): str(name) for value, name in content.get("labels", {}).items()}
+    except (AttributeError, ValueError) as error:
+        raise InputError(f"The labels of '{path}' are no table of values and names; write them as value: name.") from error
     records = []
     for wanted in split or SPLITS:
         for number, item in enumerate(content.get(wanted, []), 1):
             if not isinstance(item, dict) or not item.get("image"):
                 raise InputError(f"Entry {number} of '{wanted}' in '{path}' has no 'image'; prepare the manifest again.")
-            labelled = [v for v in item.get("labelled", names) if v in names]
+            labelled = item.get("labelled", list(names))
+            if not isinstance(labelled, list) or not all(isinstance(v, int) for v in labelled):
+                raise InputError(f"'labelled' of entry {number} of '{wanted}' in '{path}' is {labelled!r}; write a list of label values, as [1, 2].")
+            labelled = [v for v in labelled if v in names]
             record = {
                 "image": item["image"],
                 "segmentation": item.get("label", ""),
@@ -98,6 +106,8 @@ def _cases(path: Path, root: Path | None, records: Iterable[tuple[str, dict[str,
     cases: list[Case] = []
     seen: dict[str, str] = {}
     for where, values in records:
+        if wrong := next((c for c in ("image", "segmentation") if not isinstance(values.get(c) or "", str)), ""):
+            raise InputError(f"The {wrong} of {where} in '{path}' is {values[wrong]!r} and no text; correct the list.")
         image = _inside(str(values.get("image", "")), folder, path, where, "image")
         segmentation = str(values.get("segmentation") or "")
         name = str(values.get("case") or "") or image_stem(image.name) or image.name

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Masks that an earlier run made and that decisions may refer to are moved here, never deleted.
 SUPERSEDED = "superseded"
+#: Without these a row of a result can be neither listed nor reviewed.
+_ROW_FIELDS = {"label", "structure", "prompt", "verdict", "voxels", "mask_sha256"}
 
 
 def case_files(case: Case) -> list[Path]:
@@ -37,6 +39,8 @@ def case_files(case: Case) -> list[Path]:
     path = Path(case.image)
     if not path.exists():
         raise InputError(f"The image '{path}' is not there any more; put it back or take the case off the list.")
+    if not path.is_dir() and not path.is_file():
+        raise InputError(f"The image '{path}' is no file but a pipe or a device; copy its content into a file.")
     if path.is_dir():
         from ..volume_io import list_series
 
@@ -101,12 +105,15 @@ def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: Batch
 
 
 def read_result(folder: Path, key: str) -> dict[str, Any] | None:
-    """The stored result of a case, None if it has none that can be read."""
+    """The stored result of a case, None if it has none that can be read and is whole."""
     try:
         content = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    kinds = {"prompts": list, "segmentation": str, "model": dict, "warnings": list, "outputs": list}
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
+        return None
+    return content if all(isinstance(row, dict) and row.keys() >= _ROW_FIELDS for row in content["prompts"]) else None
 
 
 def _outputs_exist(folder: Path, stored: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..atomic import write_aside
 from ..errors import OutputError
+from ..image_files import check_name
 from .append_log import utc_now
 
 NAME = "batch.json"
@@ -28,6 +29,7 @@ def prepare_folder(folder: Path) -> None:
         OutputError: it holds other files, or cannot be made.
     """
     try:
+        check_name(folder)  # our own writers pass through SimpleITK too
         folder.mkdir(parents=True, exist_ok=True)
         names = {name for name in os.listdir(folder) if not name.startswith(".")}
     except OSError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import Cancelled, ConfigError, OutputError
+from ..errors import Cancelled, ConfigError, InputError, OutputError
 from ..types import Cancel
 from . import run_manifest
 from .append_log import AppendLog, utc_now
@@ -78,8 +78,12 @@ def run_batch(
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # a worker that imports the script of its parent, which calls this again (multiprocessing asks for the same attribute)
         raise ConfigError("A script that runs a batch with workers must call it under \"if __name__ == '__main__':\", or use workers=0.")
+    if any(not prompt.strip() for prompt in options.prompts):
+        raise ConfigError("A prompt is empty; type what to segment.")
     output = Path(output).resolve()
     found, notes = find_cases(source, root, split)
+    if not options.prompts and not any(case.prompts for case in found):
+        raise InputError(f"Nothing is asked of the {len(found)} case(s) of '{source}'; give prompts with -p or in the list.")
     run_manifest.prepare_folder(output)
     with FolderLock(output, options.break_lock) as lock:
         if lock.taken_over:

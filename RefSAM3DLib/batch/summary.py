@@ -68,7 +68,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]
     for row in rows:
         writer.writerow([plain_cell(row.get(column)) for column in columns])
     with write_aside(path, overwrite=overwrite) as aside:
-        aside.write_text("\ufeff" + buffer.getvalue(), encoding="utf-8", newline="")
+        aside.write_text("\ufeff" + buffer.getvalue(), encoding="utf-8", errors="replace", newline="")
 
 
 def plain_cell(value: Any) -> Any:

@@ -22,6 +22,7 @@ from .edit_metrics import edit_metrics
 from .items import apply_decisions, make_item
 from .masks import EDITS, REPROMPTS, MaskReader, store_mask
 from .queue import QueueFilter, ReviewItem, ordered
+from .status import is_whole
 from .verdicts import ReviewVerdict, clean_reviewer, clean_text, load_reasons
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ class ReviewSession:
         state = FolderState.read(self.folder)
         content = self.trail.read()
         self._entries = content.entries
-        for complaint in (state.complaint, content.complaint(self.trail.log.path)):
+        strange = sum(entry.get("event") == "decision" and not is_whole(entry) for entry in content.entries)
+        odd = f"'{self.trail.log.path}' has {strange} decision(s) that this program did not write; they are skipped." if strange else ""
+        for complaint in (state.complaint, content.complaint(self.trail.log.path), odd):
             if complaint and complaint not in self.notes:
                 self.notes.append(complaint)
         sources = {key: case.entry for key, case in state.cases.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..batch.append_log import AppendLog
@@ -16,13 +16,25 @@ Item = tuple[str, int]
 
 def item_of(entry: dict[str, Any]) -> Item:
     """Case and label that an entry is about."""
-    return str(entry.get("case", "")), int(entry.get("label", 0) or 0)
+    return entry["case"], entry["label"]
 
 
 def decisions(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The decisions among the entries, in the order in which they were made."""
-    known = {verdict.value for verdict in ReviewVerdict}
-    return [entry for entry in entries if entry.get("event") == "decision" and entry.get("verdict") in known]
+    """The decisions among the entries, in the order in which they were made; what another hand wrote badly is none."""
+    return [entry for entry in entries if entry.get("event") == "decision" and is_whole(entry)]
+
+
+def is_whole(entry: dict[str, Any]) -> bool:
+    """Whether a decision has all that is read of it later, and a mask inside the folder."""
+    texts = ["id", "case", "reviewer", "verdict"]
+    if entry.get("verdict") == ReviewVerdict.REPROMPT.value:
+        texts += ["mask_file", "edited_mask", "wording", "answer_structure"]
+    if entry.get("mask_file") is not None:
+        texts += ["mask_file", "mask"]
+    if not all(isinstance(entry.get(name), str) for name in texts) or type(entry.get("label")) is not int:
+        return False
+    place = PurePosixPath(entry.get("mask_file") or "")
+    return entry["verdict"] in {verdict.value for verdict in ReviewVerdict} and not place.is_absolute() and ".." not in place.parts
 
 
 def last_by_reviewer(entries: Iterable[dict[str, Any]]) -> dict[str, dict[Item, dict[str, Any]]]:

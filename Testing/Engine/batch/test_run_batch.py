@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from batch_volumes import small_volume, write_dicom_series, write_volume
 
 from RefSAM3DLib.batch import BatchOptions, run_batch
 from RefSAM3DLib.batch.folder_state import FolderState
-from RefSAM3DLib.errors import OutputError
+from RefSAM3DLib.errors import OutputError, RefSAM3DError
 
 PROMPTS = ("brainstem", "mandible")
 
@@ -107,6 +108,19 @@ def test_one_bad_case_stops_no_other(tmp_path: Path, workers: int) -> None:
     assert outcome.counts == {"done": 3, "failed": 1}
     assert "broken" in outcome.failures
     assert Counter(r["verdict"] for r in outcome.rows)["failed"] == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has neither pipes in folders nor names in bytes")
+def test_names_that_are_no_text_and_pipes_are_failed_cases(tmp_path: Path) -> None:
+    source = images(tmp_path / "in", 2)
+    os.rename(source / "case_000.nii.gz", os.fsencode(source) + b"/latin\xfc.nii.gz")  # SimpleITK would end the process
+    os.mkfifo(source / "pipe.nii.gz")  # reading it would never end
+    outcome = run_batch(source, tmp_path / "out", options())
+    assert outcome.counts == {"done": 1, "failed": 2}
+    assert any("not written in UTF-8; rename" in error for error in outcome.failures.values())
+    assert any("no file but a pipe" in error for error in outcome.failures.values())
+    with open(tmp_path / "out" / "summary.csv", encoding="utf-8-sig") as handle:
+        assert len(list(csv.DictReader(handle))) == 4
 
 
 def test_failed_cases_wait_for_the_flag_or_for_another_file(tmp_path: Path) -> None:
@@ -223,6 +237,13 @@ def test_modality_of_a_list_is_used_and_kept_for_review_and_export(tmp_path: Pat
     content["test"][0]["modality"] = "MR"
     (tmp_path / "datalist.json").write_text(json.dumps(content))
     assert run_batch(tmp_path / "datalist.json", tmp_path / "out", options()).counts == {"done": 1}  # another reading, another result
+
+
+@pytest.mark.parametrize(("prompts", "words"), [((), "Nothing is asked of the 2 case"), (("brainstem", " "), "prompt is empty")])
+def test_batch_without_a_question_is_refused_at_once(tmp_path: Path, prompts: tuple[str, ...], words: str) -> None:
+    with pytest.raises(RefSAM3DError, match=words):
+        run_batch(images(tmp_path / "in", 2), tmp_path / "out", options(prompts=prompts))
+    assert not (tmp_path / "out").exists()
 
 
 def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:

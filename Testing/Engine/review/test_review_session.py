@@ -251,6 +251,41 @@ def test_state_of_the_review_is_in_summary_and_report(folder: Path) -> None:
     assert "Dr. <b>" not in page
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"verdict": "accept"},
+        {"verdict": ["accept"], "case": "case_0", "label": 1, "reviewer": "A", "id": "x"},
+        {"verdict": "accept", "case": "case_0", "label": "x", "reviewer": "A", "id": "x"},
+        {"verdict": "accept", "case": "case_0", "label": 1, "reviewer": ["A"], "id": "x"},
+        {"verdict": "reprompt", "case": "case_0", "label": 1, "reviewer": "A", "id": "x"},
+        {"verdict": "accept", "case": "case_0", "label": 1, "reviewer": "A", "id": "x", "mask_file": "../../secret.nrrd", "mask": ""},
+    ],
+)
+def test_lines_of_another_hand_are_skipped_and_reported(folder: Path, entry: dict) -> None:
+    from RefSAM3DLib.batch import refresh_tables
+
+    session = ReviewSession(folder, "A")
+    session.decide(session.find("case_1/1"), "accept")
+    with open(folder / "review.jsonl", "a", encoding="utf-8") as handle:
+        handle.write(json.dumps({"event": "decision", **entry}) + "\n")
+    again = ReviewSession(folder, "A")
+    assert "1 decision(s) that this program did not write" in again.notes[0]
+    assert again.progress() == (1, 10)
+    again.agreement()
+    assert sum(row["review"] == "accepted" for row in refresh_tables(folder)) == 1
+    assert "inserted" in again.trail.log.verify()[0]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"prompts": 3}', '{"pro', '{"prompts":[{}],"segmentation":"x","model":{},"warnings":[],"outputs":[]}'])
+def test_damaged_result_is_a_failed_case_that_the_batch_makes_anew(folder: Path, tmp_path: Path, text: str) -> None:
+    (folder / "cases" / "case_0" / "case_0.json").write_text(text)
+    item = ReviewSession(folder, "A").find("case_0/0")
+    assert (item.verdict, "run the batch again" in item.error) == ("failed", True)
+    outcome = run_batch(tmp_path / "in", folder, BatchOptions(prompts=PROMPTS, engine="batch_fake_engine:make", workers=0))
+    assert outcome.counts == {"done": 1, "unchanged": 2, "failed_before": 1}
+
+
 def test_own_reasons_of_a_folder(folder: Path) -> None:
     (folder / "review").mkdir()
     (folder / "review" / "reasons.json").write_text(json.dumps(["motion", "metal"]))
