@@ -21,6 +21,9 @@ _MAD = 0.6745
 _MIN_SPREAD = 0.05
 LOW_CONFIDENCE = 0.75
 
+#: Reasons that a page leaves out where the error or the warning itself stands beside them.
+FAILED, WARNED = "the case failed", "has a warning"
+
 
 def volume_scores(rows: Sequence[dict[str, Any]]) -> list[float | None]:
     """Modified z-score of each row's volume among the drawn rows of the same structure, on the logarithm; None if undefined."""
@@ -64,7 +67,7 @@ def attention(row: dict[str, Any]) -> tuple[float, list[str]]:
     reasons: list[tuple[float, str]] = []
     verdict = row.get("verdict")
     if verdict == "failed":
-        return 100.0, ["the case failed"]
+        return 100.0, [FAILED]
     if verdict == "uncertain":
         presence = row.get("presence")
         reasons.append((40.0 + (10 * (1 - abs(2 * presence - 1)) if presence is not None else 0), "uncertain whether present"))
@@ -80,7 +83,7 @@ def attention(row: dict[str, Any]) -> tuple[float, list[str]]:
     if outside:
         reasons.append((15.0 + min(10.0, 5 * outside), "volume outside the known range"))
     if row.get("warnings"):
-        reasons.append((10.0, "has a warning"))
+        reasons.append((10.0, WARNED))
     if row.get("worst_uncertainty") is not None and not reasons:
         reasons.append((5.0 * row["worst_uncertainty"], ""))
     return round(sum(points for points, _ in reasons), 2), [text for _, text in reasons if text]

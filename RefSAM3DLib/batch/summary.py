@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def collect_rows(folder: Path, state: FolderState | None = None) -> list[dict[st
     for key, case in state.cases.items():
         common = {"case": key, "name": case.entry.get("name", key), "patient": case.entry.get("patient", ""), "folder": f"cases/{key}"}
         if case.status == "failed":
-            failed = {"structure": "", "prompt": "", "verdict": "failed", "label": 0, "voxels": 0, "error": case.entry.get("error", "")}
+            place = str(Path(case.entry.get("image") or "").parent)  # folders have people's names too; the journal has the whole path
+            error = str(case.entry.get("error", "")).replace(place + os.sep, "") if len(place) > 1 else case.entry.get("error", "")
+            failed = {"structure": "", "prompt": "", "verdict": "failed", "label": 0, "voxels": 0, "error": error}
             rows.append({**common, **failed})
             continue
         if case.status != "done":

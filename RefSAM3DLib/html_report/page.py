@@ -11,6 +11,7 @@ from typing import Any
 
 from ..atomic import write_aside
 from ..batch.append_log import utc_now
+from ..batch.outliers import FAILED, WARNED
 from ..batch.pseudonyms import Identifiers
 from ..batch.run_manifest import read_manifest
 from ..resources import resource_path
@@ -37,6 +38,7 @@ def write_report(folder: Path, rows: Sequence[dict[str, Any]], show_identifiers:
     template_path = resource_path("Report", "report.html.j2")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _number
+    environment.filters["ml"] = _millilitres
     style, script = (resource_path("Report", name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     template = environment.from_string(template_path.read_text(encoding="utf-8"))
     stream = template.stream(
@@ -101,7 +103,8 @@ def _view(folder: Path, row: dict[str, Any]) -> dict[str, Any]:
         "verdict": row["verdict"],
         "label": row["label"],
         "attention": row["attention"],
-        "reasons": row["reasons"],
+        # what is said in full beside it is not announced as well
+        "reasons": [r for r in row["reasons"] if not ((r == FAILED and row.get("error")) or (r == WARNED and row.get("warnings")))],
         "review": row.get("review") or "open",
         "review_key": row.get("review_key") or "",
         "reviewer": row.get("reviewer") or "",
@@ -136,3 +139,12 @@ def _csp_hash(text: str) -> str:
 
 def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _millilitres(value: float | None) -> str:
+    """Three digits that count: a volume is not known better.
+
+    >>> _millilitres(64.07), _millilitres(0.123), _millilitres(312.4)
+    ('64.1', '0.12', '312')
+    """
+    return _number(value, 2 if value is None or value < 10 else 1 if value < 100 else 0)

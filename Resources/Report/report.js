@@ -58,8 +58,9 @@
     current = row;
     const title = row.dataset.structure + " in " + row.dataset.case;
     byId("viewer-title").textContent = title;
-    byId("viewer-text").textContent = Array.from(row.querySelectorAll("td:not([data-label=Picture])"))
-      .map((cell) => cell.dataset.label + ": " + cell.innerText.replace(/\s+/g, " ").trim()).join("; ");
+    byId("viewer-text").textContent = Array.from(row.querySelectorAll("td:not([data-label=Picture], [data-label=Structure], .nothing)"))
+      .map((cell) => cell.dataset.label + ": " + Array.from(cell.childNodes, (part) => part.textContent.trim()).filter(Boolean).join(", ").replace(/^(\S), /, "$1 "))
+      .join(" · ");
     byId("viewer-image").src = images[0].src;
     byId("viewer-image").alt = "Axial, coronal, sagittal and worst axial view of " + title;
     byId("viewer-mask").hidden = images.length < 2;
@@ -76,7 +77,6 @@
   function toggle() {
     const off = document.body.classList.toggle("no-mask");
     byId("viewer-toggle").setAttribute("aria-pressed", String(!off));
-    byId("viewer-toggle").textContent = off ? "Mask off" : "Mask on";
   }
 
   for (const head of heads) {
@@ -120,5 +120,7 @@
     const action = keys[event.key];
     if (action) { event.preventDefault(); action(); }
   });
+  const volumes = byId("volumes-shown");
+  if (volumes && window.matchMedia("(max-width: 760px)").matches) { volumes.open = false; }
   sort("attention", -1);
 }());

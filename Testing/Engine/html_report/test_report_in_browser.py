@@ -95,6 +95,7 @@ def test_no_hostile_script_runs_and_nothing_is_asked_from_outside(opened) -> Non
     urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
     assert {url.split(":", 1)[0] for url in urls} <= {"file", "data"}
     assert sum(url.startswith("file:") for url in urls) == 1
+    assert opened.execute_script("const s = document.querySelector('.scroll'); return s.scrollWidth <= s.clientWidth"), "columns are cut"
     shot(opened, "table")
 
 
@@ -151,6 +152,8 @@ def test_keys_walk_open_toggle_and_close(opened) -> None:
     assert viewer.get_attribute("open")
     image = opened.find_element("id", "viewer-image")
     assert opened.execute_script("return arguments[0].naturalWidth", image) == 704
+    words = opened.find_element("id", "viewer-text").text
+    assert "Review: ✓ accepted, by <script>" in words or "Review: · open" in words, words
     mask = opened.find_element("id", "viewer-mask")
     assert mask.is_displayed()
     shot(opened, "case_mask_on")
@@ -175,6 +178,7 @@ def test_phone_width_needs_no_sideways_scrolling(opened) -> None:
     opened.get(opened.current_url)
     assert opened.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     assert opened.execute_script("return getComputedStyle(document.querySelector('tbody tr')).display") == "block"
+    assert not opened.execute_script("return document.getElementById('volumes-shown').open")  # the results come first
     shot(opened, "phone_top")
     opened.execute_script("document.querySelector('tbody tr').scrollIntoView({behavior: 'instant'})")
     shot(opened, "phone_rows")
