@@ -53,10 +53,21 @@ def _decode_cached(embedding: GridEmbedding, indices: list[int], prompt: PromptF
     assert model.mask_embedding is not None
     vectors, bias = model.mask_embedding(prompt.sentence, reading.context)
     padded = embedding.padded_box(box)
-    pixels = blend(embedding, indices, [embedding.tiles[i].pixels for i in indices], padded, 2)  # type: ignore[misc]
+    pixels = _blended_pixels(embedding, indices, padded)
     logits = multiply_mask(vectors, bias, pixels)
     coarse = _coarse_map(embedding, indices, reading.coarse, padded)
     return _crop(embedding, logits + coarse, padded, box, reading.presence)
+
+
+def _blended_pixels(embedding: GridEmbedding, indices: list[int], padded: Box) -> Tensor:
+    """Pixel features over a padded box. Those of a look at everything are kept: each prompt begins with one, and no prompt changes them."""
+    whole = embedding.coarse and padded == embedding.padded_box(embedding.whole_box())
+    if whole and embedding.whole_pixels is not None:
+        return embedding.whole_pixels
+    pixels = blend(embedding, indices, [embedding.tiles[i].pixels for i in indices], padded, 2)  # type: ignore[misc]
+    if whole:
+        embedding.whole_pixels = pixels
+    return pixels
 
 
 def _decode_paper(embedding: GridEmbedding, indices: list[int], prompt: PromptFeatures, box: Box) -> Decoded:

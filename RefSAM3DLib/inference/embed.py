@@ -48,6 +48,7 @@ class GridEmbedding:
     Attributes:
         frame: native to working grid. origin: corner of the read box (body) in the working grid.
         layout: tiles over that box. tiles: encoded so far, by index. encoded: how many were computed in its life.
+        whole_pixels: blended pixel features of all tiles (M, D/2, H/2, W/2) once a prompt has looked at the whole view.
     """
 
     def __init__(
@@ -68,17 +69,19 @@ class GridEmbedding:
         self.tiles: dict[int, TileCache] = {}
         self.encoded = 0
         self.weight = blend_weight(self.layout.tile_dhw, 2)
+        self.whole_pixels: Tensor | None = None
 
     def mirror(self) -> GridEmbedding:
         """The left-right mirror image as a view of its own, nothing encoded yet; the volume is not read again."""
         other = copy.copy(self)
-        other.mirrored, other.values, other.tiles, other.encoded = True, self.values.flip(2), {}, 0
+        other.mirrored, other.values, other.tiles, other.encoded, other.whole_pixels = True, self.values.flip(2), {}, 0, None
         return other
 
     @property
     def bytes(self) -> int:
         """Memory in use."""
-        return sum(t.bytes for t in self.tiles.values()) + self.values.numel() * self.values.element_size()
+        tensors = [self.values, *([] if self.whole_pixels is None else [self.whole_pixels])]
+        return sum(t.bytes for t in self.tiles.values()) + sum(t.numel() * t.element_size() for t in tensors)
 
     @property
     def extent_mm(self) -> tuple[float, float, float]:

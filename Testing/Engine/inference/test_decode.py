@@ -117,6 +117,18 @@ def test_bytes_are_those_of_the_tensors(fine: GridEmbedding) -> None:
     assert fine.bytes == 8 * expected + fine.values.nbytes
 
 
+def test_a_look_at_everything_blends_its_pixels_once_and_answers_the_same(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding = embed(tiny_checkpoint(grid=WHOLE_CROP), volume, coarse=True)
+    before, everything = embedding.bytes, list(range(len(embedding.layout.starts)))
+    first = decode(embedding, everything, prompt(embedding), embedding.whole_box())
+    assert embedding.whole_pixels is not None
+    assert embedding.bytes == before + embedding.whole_pixels.nbytes
+    assert embedding.mirror().whole_pixels is None
+    embedding.tiles[0].pixels = torch.zeros(1, 1, 1, 1)  # were they read again, the answer would change
+    again = decode(embedding, everything, prompt(embedding), embedding.whole_box())
+    assert torch.equal(again.logits, first.logits)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_blending_of_one_field_seen_by_all_tiles_is_that_field(fine: GridEmbedding, stride: int) -> None:
     field = torch.randn(3, *(n // stride for n in fine.layout.shape_dhw))
