@@ -36,6 +36,8 @@ class Identifiers:
             try:
                 content = json.loads(self.path.read_text(encoding="utf-8"))
                 bytes.fromhex(content["key"])
+                if not isinstance(content.get("cases", {}), dict):
+                    raise TypeError("cases are no table")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"'{self.path}' is damaged ({error}); without it the pseudonyms of this folder cannot be continued: use a new folder."

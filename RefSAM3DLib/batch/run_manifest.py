@@ -50,6 +50,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = int(content["format"])
+        if not isinstance(content.get("runs", []), list) or not isinstance(content.get("engine", {}), dict):
+            raise TypeError("runs and engine are not what a batch writes")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"'{path}' is damaged ({error}); restore it from a backup, or use a new folder.") from error
     if found > FORMAT:

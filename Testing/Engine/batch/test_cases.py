@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from batch_volumes import write_dicom_series, write_volume
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from RefSAM3DLib.batch.cases import Case, find_cases, slug, with_unique_keys
@@ -32,6 +32,7 @@ def test_folder_of_any_mix_is_searched_and_results_are_passed_over(tmp_path: Pat
     assert "output of a batch" in notes[0]
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.text(min_size=1, max_size=300))
 def test_every_name_becomes_a_safe_file_name(name: str) -> None:
     key = slug(name)

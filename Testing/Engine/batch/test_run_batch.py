@@ -190,6 +190,19 @@ def test_folder_of_a_later_format_is_refused(tmp_path: Path) -> None:
         run_batch(source, tmp_path / "out", options())
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("batch.json", "{}"), ("batch.json", '{"for'), ("batch.json", '{"format":1,"runs":3}'), ("identifiers.json", '{"key":"zz"}'),
+     ("identifiers.json", '{"key":"00","cases":[]}')],
+)  # fmt: skip
+def test_damaged_files_of_the_folder_are_named(tmp_path: Path, name: str, text: str) -> None:
+    source = images(tmp_path / "in", 1)
+    run_batch(source, tmp_path / "out", options())
+    (tmp_path / "out" / name).write_text(text)
+    with pytest.raises(RefSAM3DError, match=rf"{name}' is damaged.*new folder"):
+        run_batch(source, tmp_path / "out", options())
+
+
 def test_clock_that_jumps_back_repeats_nothing_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from RefSAM3DLib.batch import run_manifest, runner
 
