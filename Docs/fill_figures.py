@@ -26,7 +26,7 @@ def scores_table(values: dict) -> str:
         error = row["absolute_volume_error_percent"]["mean"]
         lines.append(f"| {name} | {row['dice']['mean']:.2f} ({low:.2f} to {high:.2f}) | {row['nsd_2mm']['mean']:.2f} | {error:.0f} % | {row['dice']['n']} |")
     blob = "; ".join(f"{kind.upper()} {row['dice']['mean']:.2f}" for kind, row in values["centred_ellipsoid"].items())
-    presence = values["presence"]
+    presence, training = values["presence"], values["model"]["training"]
     cases, others = sum(values["cases"].values()), values["prompt_use"]["off_diagonal_mean"]["head and neck"]
     lines += [
         "",
@@ -34,7 +34,7 @@ def scores_table(values: dict) -> str:
         f"the training cases and blind to the image, reaches {blob}. Presence: AUROC {presence['auroc_all']:.2f} over all, "
         f"{presence['auroc_inside_head_and_neck']:.2f} inside the head and neck; expected calibration error {presence['ece']:.2f}. "
         f"Asked for one structure of the head and neck, the mask's mean Dice with the other ones is {others:.3f}.",
-        f"This model was trained for {values['model']['training']['hours']:.1f} hours on CPU cores: a first checkpoint, not a final one.",
+        f"This model was trained for {training.get('hours_in_all', training['hours']):.1f} hours on two CPU cores.",
     ]  # fmt: skip
     return "\n".join(lines)
 
