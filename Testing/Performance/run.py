@@ -39,12 +39,20 @@ MODES = {"quick": QUICK, "full": FULL}
 STUDIES = {"optimisations": ["192"], "guards": [], "stages": ["real", volumes.REFERENCE]}
 
 
-def revision() -> str:
-    """Hash of all that is measured: the engine, the weights, this folder. Results of another revision are not mixed in."""
+def revision(contestant: str = "own") -> str:
+    """Hash of all that is measured. Results of another revision are not mixed in.
+
+    Ours: the engine, the weights, this folder. A peer's: this folder and the generator of the volumes; hours of peers outlive a change of
+    the engine.
+    """
     digest = hashlib.sha256()
-    files = [*(ROOT / "RefSAM3DLib").rglob("*.py"), *HERE.glob("*.py"), *(ROOT / "Resources" / "Models").glob("*.safetensors")]
+    if contestant in PEERS:
+        files = [HERE / n for n in ("contestant.py", "measuring.py", "peers.py", "volumes.py", "windows.py")]
+        files += (ROOT / "RefSAM3DLib" / "phantoms").rglob("*.py")
+    else:
+        files = [*(ROOT / "RefSAM3DLib").rglob("*.py"), *HERE.glob("*.py"), *(ROOT / "Resources" / "Models").glob("*.safetensors")]
     for path in sorted(files):
-        if path.name not in ("page.py", "plots.py", "metrics.py", "run.py"):
+        if path.name not in ("page.py", "plots.py", "metrics.py", "run.py", "speed.py", "batch_time.py", "review_loop.py"):
             digest.update(path.relative_to(ROOT).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -120,7 +128,7 @@ def run(mode: str, device: str, journal: Journal, only_volumes: list[str], only:
             if number < rounds:
                 python = python_of(CONTESTANTS[contestant].environment)
                 command = [python, str(HERE / "contestant.py"), contestant, volume, "--device", device]
-                results[contestant, volume].append(journal.get((mark, device, contestant, volume, number), command))
+                results[contestant, volume].append(journal.get((revision(contestant), device, contestant, volume, number), command))
     studies = {}
     for name, arguments in STUDIES.items():
         wanted = [a for a in arguments if a in only_volumes]
