@@ -24,10 +24,13 @@ def loop(tmp_path: Path, data: Path, model: Path) -> str:
 
 
 def test_loop_from_batch_to_scores(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "Testing" / "Engine" / "batch_doubles"))
-    from batch_random_model import write_random_checkpoint
+    monkeypatch.syspath_prepend(str(ROOT / "Testing" / "harness"))
+    from tiny_checkpoint import tiny_checkpoint
 
-    tiny_model = write_random_checkpoint(tmp_path / "base.safetensors")
+    from RefSAM3DLib.checkpoint import save_checkpoint
+
+    tiny_model = tmp_path / "base.safetensors"
+    save_checkpoint(tiny_checkpoint(), tiny_model)
     (tmp_path / "settings.toml").write_text("steps = 3\nphantoms = 0\n")
     loop(tmp_path, tiny_data / "phantoms_ct", tiny_model)
     figures = json.loads((tmp_path / "loop.json").read_text())
