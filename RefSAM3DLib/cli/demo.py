@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 NAME = "demo"
 HELP = "try it: prompts on a generated head-and-neck CT with known truth, or on your own volume"
 
-#: This patient has no esophagus, which the model was trained to find: it must be reported as absent, not drawn.
-ABSENT = "esophagus"
+#: A healthy patient: a tumour, which the model was trained to find, must be reported as absent, not drawn.
+ABSENT = "soft tissue sarcoma"
 #: Three structures that are there, one that is not, one that no checkpoint here knows, and the other side of a pair.
 PROMPTS = ("brainstem", "mandible", "right parotid gland", ABSENT, "liver", "left parotid gland")
 #: About the field of view of a planning CT; a generated volume of this size takes a second.
@@ -132,7 +132,7 @@ def _load(args: argparse.Namespace, folder: Path, replace: bool) -> tuple[Volume
     from ..phantoms import FIRST_HELD_OUT_SEED, STRUCTURES, head_and_neck_ct
 
     seed = FIRST_HELD_OUT_SEED if args.seed is None else args.seed
-    volume, truth = head_and_neck_ct(seed, SPACING_XYZ_MM, SHAPE_DHW, structures=[name for name in STRUCTURES if name != ABSENT])
+    volume, truth = head_and_neck_ct(seed, SPACING_XYZ_MM, SHAPE_DHW, structures=STRUCTURES)
     with write_aside(folder / CT_FILE, replace) as aside:
         sitk.WriteImage(to_image(volume.array, volume.geometry), str(aside), useCompression=True)
     return volume, truth

@@ -26,7 +26,7 @@ class OracleEngine:
 
     def __init__(self, swap=False, invent=False):
         self.swap, self.invent, self.warnings, self.asked = swap, invent, [], []
-        _, self.truth = head_and_neck_ct(FIRST_HELD_OUT_SEED, SPACING, SHAPE, structures=[s for s in STRUCTURES if s != demo.ABSENT])
+        _, self.truth = head_and_neck_ct(FIRST_HELD_OUT_SEED, SPACING, SHAPE, structures=STRUCTURES)
 
     def embed(self, volume, progress=None, cancel=None):
         if progress:
@@ -39,7 +39,7 @@ class OracleEngine:
 
     def _answer(self, volume, prompt):
         nothing = np.zeros(volume.array.shape, dtype=bool)
-        if prompt not in STRUCTURES:
+        if prompt not in (*STRUCTURES, demo.ABSENT):
             return PromptResult(prompt, "", Verdict.UNKNOWN, float("nan"), float("nan"), nothing, 0.0, None, 0.0)
         name = demo._other_side(prompt) if self.swap and demo._other_side(prompt) else prompt
         mask, verdict = self.truth.get(name, nothing), Verdict.PRESENT if name in self.truth else Verdict.ABSENT
@@ -90,7 +90,7 @@ def test_every_file_is_there_and_opens(tmp_path):
     ct = sitk.ReadImage(str(folder / demo.CT_FILE))
     assert ct.GetSize() == SHAPE[::-1]
     assert ct.GetSpacing() == pytest.approx(SPACING)
-    volume, _ = head_and_neck_ct(FIRST_HELD_OUT_SEED, SPACING, SHAPE, structures=[s for s in STRUCTURES if s != demo.ABSENT])
+    volume, _ = head_and_neck_ct(FIRST_HELD_OUT_SEED, SPACING, SHAPE, structures=STRUCTURES)
     assert np.array_equal(sitk.GetArrayFromImage(ct), volume.array)
     assert np.allclose(ct.GetOrigin(), volume.geometry.ijk_to_lps[:3, 3])
     assert (folder / demo.PICTURE_FILE).read_bytes()[1:4] == b"PNG"

@@ -11,7 +11,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import NullFormatter
-from metrics import cell, growth, next_seconds, peer_seconds, seconds, session_seconds
+from metrics import ONE_PASS, cell, growth, next_seconds, peer_seconds, seconds, session_seconds
 
 #: Ours in one colour, peers in grey; first and next prompt in two shades.
 OURS, OURS_NEXT, PEER, PEER_NEXT = "#1f6f8b", "#8fc7d8", "#666666", "#bbbbbb"
@@ -55,13 +55,16 @@ def latency(values: Values) -> plt.Figure | None:
             mine = name.startswith("own")
             axis.barh(row - 0.2, first, 0.38, color=OURS if mine else PEER, hatch="//" if guessed else None, edgecolor="white")
             axis.text(first * 1.1, row - 0.2, _words(first), va="center", fontsize=7)
+            if name in ONE_PASS:
+                axis.text(0.011, row + 0.2, "next: in the same pass, if it was trained on", va="center", fontsize=7, color="#999999")
+                continue
             axis.barh(row + 0.2, following, 0.38, color=OURS_NEXT if mine else PEER_NEXT, hatch="//" if guessed else None, edgecolor="white")
             axis.text(following * 1.1, row + 0.2, _words(following), va="center", fontsize=7)
         axis.set_xscale("log")
         axis.set_xlim(0.01, axis.get_xlim()[1] * 6)
         axis.set_yticks(range(len(names)), [titles(values)[n] for n in names])
         axis.set_title(values["volumes"][volume]["title"], fontsize=9)
-        axis.set_xlabel("seconds: first prompt (dark), next prompt (light); hatched: extrapolated")
+    figure.supxlabel("seconds: first prompt (dark), next prompt (light); hatched: extrapolated", fontsize=9)
     axes[0][0].set_ylim(len(names) - 0.4, -0.6)
     return figure
 
@@ -142,7 +145,7 @@ def prompts(values: Values) -> plt.Figure | None:
     volume = next((v for v in ("512", "128") if cell(values, "own", v) is not None), None)
     if volume is None:
         return None
-    figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9.5, 3.8), layout="constrained")
     for name, title in titles(values).items():
         total = session_seconds(values, name, volume)
         if total is None:
@@ -153,5 +156,5 @@ def prompts(values: Values) -> plt.Figure | None:
     axis.set_yscale("log")
     axis.set_xlabel(f"prompts answered, one after the other, on {values['volumes'][volume]['title']}")
     axis.set_ylabel("seconds since the first was asked")
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.legend(fontsize=7, loc="outside right center", frameon=False)
     return figure

@@ -52,7 +52,7 @@ def revision(contestant: str = "own") -> str:
     else:
         files = [*(ROOT / "RefSAM3DLib").rglob("*.py"), *HERE.glob("*.py"), *(ROOT / "Resources" / "Models").glob("*.safetensors")]
     for path in sorted(files):
-        if path.name not in ("page.py", "plots.py", "metrics.py", "run.py", "speed.py", "batch_time.py", "review_loop.py"):
+        if path.name not in ("page.py", "plots.py", "metrics.py", "run.py", "batch_time.py", "review_loop.py"):
             digest.update(path.relative_to(ROOT).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

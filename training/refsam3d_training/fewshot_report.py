@@ -89,7 +89,7 @@ def _is(title: str, structure: str) -> bool:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return round(float(np.mean(values)), 2)
+    return round(float(np.mean(values)), 4)
 
 
 def _base_values(config: FewshotConfig, run: Path) -> dict[str, Any]:

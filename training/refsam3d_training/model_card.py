@@ -16,6 +16,7 @@ LIMITS = (
     "Head-and-neck organs were learnt from planning CT of patients with cancer, hippocampi from cropped T1 MR, sarcoma from crops around the tumour.",
     "The side of a hippocampus is not recorded in the training data and cannot be asked for.",
     "A verdict of presence is calibrated on images like those of training; on other images it is reported as uncertain.",
+    "Presence follows the field of view more than the organ: one that is missing where it should be (removed by surgery) may be called present.",
     "Weights are random at the start of training: no SAM or CLIP weights are in this file.",
 )
 

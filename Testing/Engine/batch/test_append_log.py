@@ -43,7 +43,7 @@ def test_altered_and_removed_lines_are_found(tmp_path: Path) -> None:
     log.path.write_text("\n".join([lines[0], lines[1].replace('"n":1', '"n":7'), *lines[2:]]) + "\n")
     assert len(log.verify()) == 1
     log.path.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
-    assert "altered or removed" in log.verify()[0]
+    assert "altered, inserted or removed" in log.verify()[0]
 
 
 def test_two_processes_that_append_lose_no_line(tmp_path: Path) -> None:
