@@ -58,7 +58,9 @@ def speed_table(values: dict) -> str:
             continue
         kept, new = (list(next_seconds(found, tiles).values()) for tiles in ("cached", "missing"))
         times = [f"{seconds(found, 'first'):.1f} s", f"{sum(new) / len(new):.1f} s" if new else "-", f"{sum(kept) / len(kept):.2f} s"]
-        times.append(f"{seconds(found, 'absent'):.1f} s" if "absent" in found["times"] else "-")
+        absent = found["facts"].get("absent")
+        told = "" if absent is None or absent["verdict"] == "absent" else f" (called {absent['verdict']})"
+        times.append(f"{seconds(found, 'absent'):.1f} s{told}" if absent is not None else "-")
         peer = peer_seconds(values, "voxtell", name)
         other = "-" if peer is None else f"{'about ' if peer[1] else ''}{peer[0]:,.0f} s"
         lines.append(f"| {facts['title']} | {' | '.join(times)} | {found['facts']['memory']['above_mb']:.0f} MB | {other} |")
