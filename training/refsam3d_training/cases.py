@@ -124,7 +124,8 @@ def load_label(path: Path, volume: Volume) -> np.ndarray:
 
 
 def phantom_cases(count: int, model: ModelConfig, grid_name: str, cache: Path) -> list[Case]:
-    """Generated head-and-neck CTs; every third lacks one structure, which is then known to be absent."""
+    """Generated head-and-neck CTs. Of the first twelve every third lacks one structure, which is then known to be absent; each further one
+    lacks one to three: in real images presence follows from the field of view alone, here it does not."""
     from RefSAM3DLib.phantoms import head_and_neck_ct
 
     grid = model.grid(grid_name)
@@ -133,8 +134,7 @@ def phantom_cases(count: int, model: ModelConfig, grid_name: str, cache: Path) -
     for seed in range(1000, 1000 + count):
         path = cache / f"phantom_{seed}_{hashlib.sha256(str((grid, model.intensity, 2)).encode()).hexdigest()[:12]}.npz"
         if not path.is_file():
-            missing = names[seed % len(names)] if seed % 3 == 0 else ""
-            volume, truth = head_and_neck_ct(seed, structures=[n for n in names if n != missing])
+            volume, truth = head_and_neck_ct(seed, structures=[n for n in names if n not in _lacking(seed, names)])
             labels = np.zeros(volume.array.shape, np.uint8)
             for value, name in enumerate(names, 1):
                 if name in truth:
@@ -143,6 +143,13 @@ def phantom_cases(count: int, model: ModelConfig, grid_name: str, cache: Path) -
             _write(preprocess(f"phantom/{seed}", volume, labels, dict(enumerate(names, 1)), grid, model.intensity), path)
         cases.append(_read(path))
     return cases
+
+
+def _lacking(seed: int, names: list[str]) -> list[str]:
+    if seed < 1012:
+        return [names[seed % len(names)]] if seed % 3 == 0 else []
+    rng = np.random.default_rng(seed)
+    return list(rng.choice(names, int(rng.integers(1, 4)), replace=False))
 
 
 def _write(case: Case, path: Path) -> None:
