@@ -34,7 +34,7 @@ def scores_table(values: dict) -> str:
         f"the training cases and blind to the image, reaches {blob}. Presence: AUROC {presence['auroc_all']:.2f} over all, "
         f"{presence['auroc_inside_head_and_neck']:.2f} inside the head and neck; expected calibration error {presence['ece']:.2f}. "
         f"Asked for one structure of the head and neck, the mask's mean Dice with the other ones is {others:.3f}.",
-        f"This model was trained for {training.get('hours_in_all', training['hours']):.1f} hours on two CPU cores.",
+        f"This model was trained for {training.get('hours_in_all', training['hours']):.1f} hours on {training['hardware']}.",
     ]  # fmt: skip
     return "\n".join(lines)
 
