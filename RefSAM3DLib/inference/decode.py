@@ -49,7 +49,7 @@ def decode_views(views: Sequence[GridEmbedding], prompts: Sequence[PromptFeature
 
 def _decode_cached(embedding: GridEmbedding, indices: list[int], prompt: PromptFeatures, box: Box) -> Decoded:
     model = embedding.model
-    _, reading = model.read(embedding.concatenated_levels(indices), prompt)
+    reading = model.read_joined(embedding.joined_levels(indices), prompt)
     assert model.mask_embedding is not None
     vectors, bias = model.mask_embedding(prompt.sentence, reading.context)
     padded = embedding.padded_box(box)
@@ -73,7 +73,7 @@ def _blended_pixels(embedding: GridEmbedding, indices: list[int], padded: Box) -
 def _decode_paper(embedding: GridEmbedding, indices: list[int], prompt: PromptFeatures, box: Box) -> Decoded:
     model, patch = embedding.model, embedding.patch
     assert model.paper_decoder is not None
-    _, reading = model.read(embedding.concatenated_levels(indices), prompt)
+    reading = model.read_joined(embedding.joined_levels(indices), prompt)
     padded = embedding.padded_box(box)
     grid = tuple(n // patch for n in embedding.layout.tile_dhw)
     per_prompt = []
@@ -96,8 +96,7 @@ def blend(embedding: GridEmbedding, indices: list[int], maps: list[Tensor], padd
     shape = [padded[2 * a + 1] // stride - low[a] for a in range(3)]
     total = maps[0].new_zeros((maps[0].shape[0], *shape))
     mass = maps[0].new_zeros(shape)
-    weight = embedding.weight if stride == 2 else upsample_nearest(embedding.weight, 2)
-    weight = weight.to(total.device)
+    weight = (embedding.weight if stride == 2 else embedding.weight_per_voxel).to(total.device)
     for index, values in zip(indices, maps, strict=True):
         start = [s // stride for s in embedding.layout.starts[index]]
         extent = values.shape[1:]
@@ -113,13 +112,6 @@ def blend(embedding: GridEmbedding, indices: list[int], maps: list[Tensor], padd
             total[:, target[0], target[1], target[2]] += values[:, source[0], source[1], source[2]] * w
             mass[target[0], target[1], target[2]] += w
     return total / mass.clamp(min=1e-6)
-
-
-def upsample_nearest(weight: Tensor, factor: int) -> Tensor:
-    """Repeat each cell ``factor`` times per axis."""
-    for axis in range(3):
-        weight = weight.repeat_interleave(factor, axis)
-    return weight
 
 
 def _coarse_map(embedding: GridEmbedding, indices: list[int], coarse: Tensor, padded: Box) -> Tensor:

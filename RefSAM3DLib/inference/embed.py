@@ -27,9 +27,10 @@ BATCH = 2
 
 @dataclass
 class TileCache:
-    """One encoded tile. levels: image halves of the cross-attention; pixels (M, D/2, H/2, W/2) for the cached decoder;
-    maps: raw level features (C, N) and the tile's voxels for the paper's decoder."""
+    """One encoded tile. joined: image halves of the cross-attention, all levels in one; pixels (M, D/2, H/2, W/2) for the cached
+    decoder; levels: the halves level by level, and volume: the tile's voxels, for the paper's decoder."""
 
+    joined: LevelCache
     levels: list[LevelCache]
     pixels: Tensor | None
     volume: Tensor | None
@@ -37,7 +38,7 @@ class TileCache:
     @property
     def bytes(self) -> int:
         """Memory in use."""
-        tensors = [t for level in self.levels for t in (level.queries, level.image)]
+        tensors = [t for level in (self.joined, *self.levels) for t in (level.queries, level.image)]
         tensors += [t for t in (self.pixels, self.volume) if t is not None]
         return sum(t.numel() * t.element_size() for t in tensors)
 
@@ -47,8 +48,10 @@ class GridEmbedding:
 
     Attributes:
         frame: native to working grid. origin: corner of the read box (body) in the working grid.
+        weight, weight_per_voxel: how much a place in a tile counts where tiles overlap, at stride 2 and 1.
         layout: tiles over that box. tiles: encoded so far, by index. encoded: how many were computed in its life.
         whole_pixels: blended pixel features of all tiles (M, D/2, H/2, W/2) once a prompt has looked at the whole view.
+        whole_levels: joined levels of all tiles, likewise.
     """
 
     def __init__(
@@ -69,18 +72,23 @@ class GridEmbedding:
         self.tiles: dict[int, TileCache] = {}
         self.encoded = 0
         self.weight = blend_weight(self.layout.tile_dhw, 2)
+        self.weight_per_voxel = self.weight.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
         self.whole_pixels: Tensor | None = None
+        self.whole_levels: LevelCache | None = None
 
     def mirror(self) -> GridEmbedding:
         """The left-right mirror image as a view of its own, nothing encoded yet; the volume is not read again."""
         other = copy.copy(self)
-        other.mirrored, other.values, other.tiles, other.encoded, other.whole_pixels = True, self.values.flip(2), {}, 0, None
+        other.mirrored, other.values, other.tiles, other.encoded = True, self.values.flip(2), {}, 0
+        other.whole_pixels, other.whole_levels = None, None
         return other
 
     @property
     def bytes(self) -> int:
         """Memory in use."""
         tensors = [self.values, *([] if self.whole_pixels is None else [self.whole_pixels])]
+        if self.whole_levels is not None:
+            tensors += [self.whole_levels.queries, self.whole_levels.image]
         return sum(t.bytes for t in self.tiles.values()) + sum(t.numel() * t.element_size() for t in tensors)
 
     @property
@@ -126,8 +134,11 @@ class GridEmbedding:
         with torch.inference_mode():
             for row, index in enumerate(chosen):
                 levels = self.model.cache_levels(features, row)
-                own = None if pixels is None else pixels[row].clone()
-                self.tiles[index] = TileCache(levels, own, batch[row].clone() if pixels is None else None)
+                joined = self.model.cross_attention.join(levels)
+                if pixels is None:
+                    self.tiles[index] = TileCache(joined, levels, None, batch[row].clone())
+                else:
+                    self.tiles[index] = TileCache(joined, [], pixels[row].clone(), None)
                 self.encoded += 1
 
     def cut(self, index: int) -> Tensor:
@@ -161,12 +172,13 @@ class GridEmbedding:
         d, h, w = self.values.shape
         return 0, d, 0, h, 0, w
 
-    def concatenated_levels(self, indices: list[int]) -> list[LevelCache]:
-        """Image halves of all tokens of some tiles, in one set per level."""
-        return [
-            LevelCache(
-                torch.cat([self.tiles[i].levels[n].queries for i in indices]), torch.cat([self.tiles[i].levels[n].image for i in indices])
-            )
-            for n in range(len(self.tiles[indices[0]].levels))
-        ]
-
+    def joined_levels(self, indices: list[int]) -> LevelCache:
+        """Image halves of all tokens of some tiles. Those of a look at everything are kept: every prompt begins with one."""
+        whole = self.coarse and len(indices) == len(self.layout.starts)
+        if whole and self.whole_levels is not None:
+            return self.whole_levels
+        parts = [self.tiles[i].joined for i in indices]
+        joined = LevelCache(torch.cat([p.queries for p in parts], 2), torch.cat([p.image for p in parts]))
+        if whole:
+            self.whole_levels = joined
+        return joined

@@ -59,14 +59,20 @@ def remove_specks(mask: np.ndarray) -> np.ndarray:
     """Keep pieces of at least ``SPECK_SHARE`` of the largest (26-connected)."""
     import SimpleITK as sitk
 
-    if not mask.any():
+    box = tight_box(mask)
+    if box is None:
         return mask
-    pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True))
+    at = tuple(slice(box[2 * a], box[2 * a + 1]) for a in range(3))
+    pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask[at].view(np.uint8)), True))
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     keep = sizes >= SPECK_SHARE * sizes.max()
+    if keep[1:].all():
+        return mask
     keep[0] = False
-    return keep[pieces]
+    kept = np.zeros_like(mask)
+    kept[at] = keep[pieces]
+    return kept
 
 
 def tight_box(mask: np.ndarray) -> Box | None:

@@ -24,6 +24,8 @@ Box = tuple[int, int, int, int, int, int]
 TILT_LIMIT_DEG = 12.0
 #: Logit of native voxels that no working voxel reaches.
 OUTSIDE_LOGIT = -30.0
+#: Rows of an axis matrix per product, and slices per step of a read (8 MB of a 512 x 512 CT, which stays in the processor's cache).
+BAND, SLAB = 16, 8
 #: Voxels that decide percentiles; a strided subset of this size is within 0.1 percentile of all.
 PERCENTILE_SAMPLES = 2_000_000
 
@@ -41,6 +43,21 @@ def axis_matrix(count_in: int, spacing_in: float, count_out: int, spacing_out: f
     source = torch.arange(count_in, dtype=torch.float64)
     weight = (1 - (source[None] - centre[:, None]).abs() / width).clamp(min=0)
     return (weight / weight.sum(1, keepdim=True)).float()
+
+
+def bands(matrix: Tensor) -> list[tuple[slice, slice, Tensor]]:
+    """Blocks of ``BAND`` rows of an axis matrix: (rows, the columns they read, their values there).
+
+    All other columns of these rows are zero, so products with the blocks give the same sums at a fraction of the work (3.3 times
+    less time for 512 x 512 x 300 voxels of int16 at 3 mm).
+    """
+    out = []
+    for start in range(0, len(matrix), BAND):
+        part = matrix[start : start + BAND]
+        columns = part.any(0).nonzero().flatten()
+        source = slice(int(columns[0]), int(columns[-1]) + 1)
+        out.append((slice(start, start + len(part)), source, part[:, source].contiguous()))
+    return out
 
 
 @dataclass(frozen=True)
@@ -94,12 +111,20 @@ class Frame:
             axis_matrix(n, s, m, self.spacing_mm)
             for n, s, m in zip(self.oriented.shape_dhw, self.oriented.spacing_xyz_mm[::-1], self.shape_dhw, strict=True)
         )
-        rows = []
-        for start in range(0, view.shape[0], 32):  # in slabs: no float copy of the whole volume
-            slab = torch.from_numpy(np.ascontiguousarray(view[start : start + 32], dtype=np.float32))
-            rows.append(by_h @ (slab @ by_w.T))
-        planes = torch.cat(rows)
-        return (by_d @ planes.flatten(1)).view(self.shape_dhw)
+        depth, height, width = view.shape
+        h, w = self.shape_dhw[1:]
+        bands_h, bands_w = bands(by_h), bands(by_w)
+        slab, narrow = torch.empty(SLAB, height, width), torch.empty(SLAB, height, w)
+        planes = torch.empty(depth, h, w)
+        for start in range(0, depth, SLAB):  # no float copy of the whole volume
+            n = min(SLAB, depth - start)
+            np.copyto(slab[:n].numpy(), view[start : start + n], casting="unsafe")
+            for out, source, part in bands_w:
+                narrow[:n, :, out] = slab[:n, :, source] @ part.T
+            for out, source, part in bands_h:
+                planes[start : start + n, out] = part @ narrow[:n, source]
+        flat = planes.flatten(1)
+        return torch.cat([part @ flat[source] for _, source, part in bands(by_d)]).view(self.shape_dhw)
 
     def native_box(self, box: Box) -> Box:
         """Oriented native box that covers a working box (half open), clipped to the volume."""

@@ -14,11 +14,19 @@ from torch import Tensor, nn
 class LevelCache:
     """The image's half of one level: everything that needs no prompt.
 
-    queries: (N, heads, A / heads), unit length. image: (N, F), the image half of the 1x1x1 convolution, bias included.
+    queries: (heads, A / heads, N), unit length; tokens last, so that the softmax over few words runs along many tokens at once.
+    image: (N, F), the image half of the 1x1x1 convolution, bias included.
+    Of all levels joined: the heads of all levels side by side, and the sum of the image halves.
     """
 
     queries: Tensor
     image: Tensor
+
+
+def attention(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+    """Weights (P, heads, L, N) of each word for each image token from keys (P, heads, L, A / heads); padding gets exactly zero."""
+    scores = keys @ queries
+    return scores.masked_fill(~mask[:, None, :, None], float("-inf")).softmax(2)
 
 
 class LevelCrossAttention(nn.Module):
@@ -45,29 +53,32 @@ class LevelCrossAttention(nn.Module):
 
     def cache(self, level: Tensor) -> LevelCache:
         """Image half of (N, C) tokens."""
-        queries = F.normalize(self.query(level).unflatten(-1, (self.heads, -1)), dim=-1)
-        return LevelCache(queries, F.linear(level, self.fuse.weight[:, : level.shape[-1]], self.fuse.bias))
+        return LevelCache(self.queries(level), F.linear(level, self.fuse.weight[:, : level.shape[-1]], self.fuse.bias))
 
-    def attention(self, queries: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-        """Weights (P, N, heads, L) of each word for each image token; padding gets exactly zero."""
-        keys = F.normalize(self.key(words).unflatten(-1, (self.heads, -1)), dim=-1)
-        scores = torch.einsum("nhc,plhc->pnhl", queries, keys) * self.log_temperature.exp()
-        return scores.masked_fill(~mask[:, None, None], float("-inf")).softmax(-1)
+    def queries(self, level: Tensor) -> Tensor:
+        """Unit queries (heads, A / heads, N) of (N, C) tokens."""
+        return F.normalize(self.query(level).T.unflatten(0, (self.heads, -1)), dim=1)
+
+    def keys(self, words: Tensor) -> Tensor:
+        """Unit keys times the temperature, (P, heads, L, A / heads)."""
+        return F.normalize(self.key(words).unflatten(-1, (self.heads, -1)), dim=-1).transpose(1, 2) * self.log_temperature.exp()
+
+    def folded(self, words: Tensor) -> Tensor:
+        """U_i (P, heads, L, F): what a word adds to the fused map where a head looks at nothing else."""
+        values = self.value(words).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (P, heads, L, C / heads)
+        text_half = self.fuse.weight[:, values.shape[-1] * self.heads :].unflatten(1, (self.heads, -1))
+        return torch.einsum("phlc,fhc->phlf", values, text_half)
 
     def forward(self, cache: LevelCache, words: Tensor, mask: Tensor) -> Tensor:
         """Folded Eq. VI-VII: (P, N, F) from words (P, L, T) and their mask (P, L)."""
-        weights = self.attention(cache.queries, words, mask).flatten(2)  # (P, N, heads * L)
-        values = self.value(words).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (P, heads, L, C / heads)
-        text_half = self.fuse.weight[:, values.shape[-1] * self.heads :].unflatten(1, (self.heads, -1))
-        folded = torch.einsum("phlc,fhc->phlf", values, text_half).flatten(1, 2)  # U_i: (P, heads * L, F)
-        return cache.image[None] + weights @ folded
+        weights = attention(cache.queries, self.keys(words), mask)
+        return cache.image[None] + weights.flatten(1, 2).transpose(1, 2) @ self.folded(words).flatten(1, 2)
 
     def literal(self, level: Tensor, words: Tensor, mask: Tensor) -> Tensor:
         """Eq. VI-VII as written, for tests and for measuring what the folding gains: (N, C) -> (P, N, F)."""
-        queries = F.normalize(self.query(level).unflatten(-1, (self.heads, -1)), dim=-1)
-        weights = self.attention(queries, words, mask)
+        weights = attention(self.queries(level), self.keys(words), mask)
         values = self.value(words).unflatten(-1, (self.heads, -1))
-        attended = torch.einsum("pnhl,plhc->pnhc", weights, values).flatten(2)
+        attended = torch.einsum("phln,plhc->pnhc", weights, values).flatten(2)
         image = level[None].expand(words.shape[0], -1, -1)
         return self.fuse(torch.cat([image, attended], dim=-1))
 
@@ -86,3 +97,14 @@ class HierarchicalCrossAttention(nn.Module):
     def forward(self, caches: list[LevelCache], words: Tensor, mask: Tensor) -> list[Tensor]:
         """P_i (P, N, F) of each level."""
         return [module(cache, words, mask) for module, cache in zip(self.levels, caches, strict=True)]
+
+    def join(self, caches: list[LevelCache]) -> LevelCache:
+        """All levels in one cache, for :meth:`total`."""
+        return LevelCache(torch.cat([c.queries for c in caches]), torch.stack([c.image for c in caches]).sum(0))
+
+    def total(self, joined: LevelCache, words: Tensor, mask: Tensor) -> Tensor:
+        """The sum of all P_i, (P, N, F), which is all that the prompt reader takes: one attention over the heads of all levels."""
+        keys = torch.cat([module.keys(words) for module in self.levels], 1)  # type: ignore[operator]
+        folded = torch.cat([module.folded(words) for module in self.levels], 1)  # type: ignore[operator]
+        weights = attention(joined.queries, keys, mask)
+        return joined.image[None] + weights.flatten(1, 2).transpose(1, 2) @ folded.flatten(1, 2)

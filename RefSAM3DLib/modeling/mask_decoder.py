@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -12,13 +13,15 @@ from .image_encoder import LEVELS, ImageFeatures
 from .patch_embed import ConvNormAct, space_to_depth
 
 
+@functools.cache
 def upsampling_matrix(count: int, factor: int, device: torch.device | None = None) -> Tensor:
     """(count * factor, count) linear interpolation, ``align_corners=False``.
 
     Products with it replace ``F.interpolate``, which costs more than the largest convolution on a CPU.
     """
-    eye = torch.eye(count, device=device)
-    return F.interpolate(eye[None], scale_factor=factor, mode="linear", align_corners=False)[0].T
+    with torch.inference_mode(False), torch.no_grad():  # kept for training too
+        eye = torch.eye(count, device=device)
+        return F.interpolate(eye[None], scale_factor=factor, mode="linear", align_corners=False)[0].T
 
 
 def upsample_linear(maps: Tensor, factor: int) -> Tensor:

@@ -42,7 +42,9 @@ class PromptReader(nn.Module):
         """Levels P_i (P, N, F) and sentence (P, T)."""
         tokens = self.norm(torch.stack(fused).sum(0) if len(fused) > 1 else fused[0])
         tokens = tokens + self.mlp(tokens)
-        weights = (torch.einsum("pf,pnf->pn", self.pool_query(sentence), self.pool_key(tokens)) * self.scale).softmax(-1)
+        query = self.pool_query(sentence)  # met by the key's matrix before the tokens: q.(W t + b) = (q W).t + q.b
+        scores = torch.einsum("pf,pnf->pn", query @ self.pool_key.weight, tokens) + (query @ self.pool_key.bias)[:, None]
+        weights = (scores * self.scale).softmax(-1)
         context = torch.einsum("pn,pnf->pf", weights, tokens)
         coarse = self.coarse_bias(tokens)[..., 0] + torch.einsum("pf,pnf->pn", self.coarse_query(sentence), tokens) * self.scale
         evidence = torch.cat([context, sentence, coarse.amax(1, keepdim=True)], dim=1)

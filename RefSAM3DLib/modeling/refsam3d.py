@@ -87,6 +87,10 @@ class RefSAM3D(nn.Module):
         fused = self.cross_attention(caches, prompt.words, prompt.mask)
         return fused, self.reader(fused, prompt.sentence)
 
+    def read_joined(self, joined: LevelCache, prompt: PromptFeatures) -> PromptReading:
+        """:meth:`read` from the joined caches of all levels, where the maps of single levels are not asked for (a third of the time)."""
+        return self.reader([self.cross_attention.total(joined, prompt.words, prompt.mask)], prompt.sentence)
+
     def forward_tile(self, features: ImageFeatures, pixels: Tensor | None, index: int, prompt: PromptFeatures) -> TileOutput:
         """All prompts on tile ``index`` of an encoded batch."""
         grid = features.levels[0].shape[2:]

@@ -47,14 +47,23 @@ def no_pairs() -> Undo:
 
 
 def no_folding() -> Undo:
-    """Concatenation and 1x1x1 convolution as Eq. VI-VII write them, from the raw level features, for every prompt anew."""
-    level = cross_attention.LevelCrossAttention
-    first = _swap(level, "cache", lambda self, tokens: cross_attention.LevelCache(tokens, tokens[:, :0]))
-    second = _swap(level, "forward", lambda self, cache, words, mask: self.literal(cache.queries, words, mask))
+    """Concatenation and 1x1x1 convolution as Eq. VI-VII write them, from the raw level features, level by level, for every prompt anew."""
+    level, levels, cache = cross_attention.LevelCrossAttention, cross_attention.HierarchicalCrossAttention, cross_attention.LevelCache
+
+    def tokens_of(self: Any, joined: Any) -> Any:
+        return joined.queries.squeeze(1).T.chunk(len(self.levels), 1)
+
+    undoing = [
+        # Raw features (C, 1, N) where the queries would be: joined along the first axis and chosen along the last like them.
+        _swap(level, "cache", lambda self, tokens: cache(tokens.T[:, None], tokens[:, :0])),
+        _swap(level, "forward", lambda self, kept, words, mask: self.literal(kept.queries.squeeze(1).T, words, mask)),
+        _swap(levels, "total", lambda self, joined, words, mask: torch.stack(
+            [module.literal(tokens, words, mask) for module, tokens in zip(self.levels, tokens_of(self, joined), strict=True)]).sum(0)),
+    ]  # fmt: skip
 
     def undo() -> None:
-        second()
-        first()
+        for each in undoing:
+            each()
 
     return undo
 

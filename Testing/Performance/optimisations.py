@@ -149,14 +149,30 @@ def folding(bench: Bench) -> Row:
     return guarded(row, "largest relative difference", relative(slow, fast))
 
 
+def joining(bench: Bench) -> Row:
+    """The heads of all levels in one attention."""
+    module = bench.engine.model.cross_attention
+    dim = module.levels[0].query.in_features
+    draw = torch.Generator().manual_seed(0)
+    kept = module.cache([torch.randn(TOKENS, dim, generator=draw).to(bench.engine.device) for _ in module.levels])
+    prompt = bench.engine.text_features([own.FIRST])
+    joined = module.join(kept)
+    row, slow, fast = bench.compare(
+        "All levels in one attention",
+        lambda: torch.stack(module(kept, prompt.words, prompt.mask)).sum(0),
+        lambda: module.total(joined, prompt.words, prompt.mask),
+    )
+    return guarded(row, "largest relative difference", relative(slow, fast))
+
+
 def real_words(bench: Bench) -> Row:
     """Only the words that are there."""
     view, model = bench.fine(), bench.engine.model
     prompt = bench.engine.text_features([own.FIRST])
     more = SLOTS - prompt.words.shape[1]
     padded = PromptFeatures(F.pad(prompt.words, (0, 0, 0, more)), F.pad(prompt.mask, (0, more)), prompt.sentence)
-    levels = view.concatenated_levels(sorted(view.tiles))
-    words = lambda what: model.read(levels, what)[1].coarse  # noqa: E731
+    levels = view.joined_levels(sorted(view.tiles))
+    words = lambda what: model.read_joined(levels, what).coarse  # noqa: E731
     row, slow, fast = bench.compare(f"Real words, not {SLOTS} slots", lambda: words(padded), lambda: words(prompt))
     return guarded(row, "largest relative difference", relative(slow, fast))
 
@@ -204,7 +220,7 @@ def blending(bench: Bench) -> Row:
     indices, box = sorted(view.tiles), view.padded_box(view.whole_box())
     prompt = bench.engine.text_features([t.structure for p in bench.engine.resolve(bench.prompts) for t in p.terms])
     with torch.inference_mode():
-        _, reading = model.read(view.concatenated_levels(indices), prompt)
+        reading = model.read_joined(view.joined_levels(indices), prompt)
         vectors, bias = model.mask_embedding(prompt.sentence, reading.context)
 
     def features() -> torch.Tensor:
@@ -272,7 +288,7 @@ def text_last(bench: Bench) -> Row:
 
 def rows(bench: Bench) -> list[Row]:
     """All of them."""
-    return [cache(bench), coarse_to_fine(bench), text_last(bench), folding(bench), real_words(bench), *encoder_parts(bench), upsampling(bench),
+    return [cache(bench), coarse_to_fine(bench), text_last(bench), folding(bench), joining(bench), real_words(bench), *encoder_parts(bench), upsampling(bench),
             blending(bench), resampling(bench), export(bench)]  # fmt: skip
 
 

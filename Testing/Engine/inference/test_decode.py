@@ -112,7 +112,7 @@ def test_out_of_memory_goes_on_with_one_tile_at_a_time_and_then_says_what_to_do(
 
 def test_bytes_are_those_of_the_tensors(fine: GridEmbedding) -> None:
     tile = fine.tiles[0]
-    expected = sum(t.nbytes for level in tile.levels for t in (level.queries, level.image)) + tile.pixels.nbytes
+    expected = sum(t.nbytes for level in (tile.joined, *tile.levels) for t in (level.queries, level.image)) + tile.pixels.nbytes
     assert tile.bytes == expected
     assert fine.bytes == 8 * expected + fine.values.nbytes
 
@@ -122,8 +122,12 @@ def test_a_look_at_everything_blends_its_pixels_once_and_answers_the_same(volume
     before, everything = embedding.bytes, list(range(len(embedding.layout.starts)))
     first = decode(embedding, everything, prompt(embedding), embedding.whole_box())
     assert embedding.whole_pixels is not None
-    assert embedding.bytes == before + embedding.whole_pixels.nbytes
-    assert embedding.mirror().whole_pixels is None
+    assert embedding.whole_levels is not None
+    kept = (embedding.whole_pixels, embedding.whole_levels.queries, embedding.whole_levels.image)
+    assert embedding.bytes == before + sum(t.nbytes for t in kept)
+    mirrored = embedding.mirror()
+    assert mirrored.whole_pixels is None
+    assert mirrored.whole_levels is None
     embedding.tiles[0].pixels = torch.zeros(1, 1, 1, 1)  # were they read again, the answer would change
     again = decode(embedding, everything, prompt(embedding), embedding.whole_box())
     assert torch.equal(again.logits, first.logits)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from RefSAM3DLib.modeling.cross_attention import HierarchicalCrossAttention, LevelCrossAttention
+from RefSAM3DLib.modeling.cross_attention import HierarchicalCrossAttention, LevelCrossAttention, attention
 
 LEVEL, PROMPT, ATTENTION, HEADS, FUSED = 12, 10, 8, 2, 6
 
@@ -53,21 +53,21 @@ def test_padded_words_are_ignored_whatever_they_hold(layer: LevelCrossAttention)
     level, words, mask = sample()
     noisy = torch.where(mask[..., None], words, torch.full_like(words, 1e4))
     assert torch.equal(layer(layer.cache(level), words, mask), layer(layer.cache(level), noisy, mask))
-    weights = layer.attention(layer.cache(level).queries, words, mask)
-    assert float(weights.masked_select(~mask[:, None, None].expand_as(weights)).abs().max()) == 0
-    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 20, HEADS))
+    weights = attention(layer.queries(level), layer.keys(words), mask)
+    assert float(weights.masked_select(~mask[:, None, :, None].expand_as(weights)).abs().max()) == 0
+    torch.testing.assert_close(weights.sum(2), torch.ones(3, HEADS, 20))
 
 
 def test_words_are_told_apart(layer: LevelCrossAttention) -> None:
     """Unit vectors and a temperature of ten: with a plain softmax over four words no weight would leave 0.25 by much."""
     level, words, mask = sample(1, 4, 200)
-    assert float(layer.attention(layer.cache(level).queries, words, mask).amax(-1).mean()) > 0.6
+    assert float(attention(layer.queries(level), layer.keys(words), mask).amax(2).mean()) > 0.6
 
 
 def test_scale_of_image_and_words_does_not_sharpen_the_attention(layer: LevelCrossAttention) -> None:
     level, words, mask = sample()
-    one = layer.attention(layer.cache(level).queries, words, mask)
-    torch.testing.assert_close(layer.attention(layer.cache(level * 7).queries, words * 3, mask), one, rtol=1e-4, atol=1e-5)
+    one = attention(layer.queries(level), layer.keys(words), mask)
+    torch.testing.assert_close(attention(layer.queries(level * 7), layer.keys(words * 3), mask), one, rtol=1e-4, atol=1e-5)
 
 
 def test_cache_holds_no_prompt_and_levels_keep_to_themselves() -> None:
@@ -75,9 +75,17 @@ def test_cache_holds_no_prompt_and_levels_keep_to_themselves() -> None:
     levels = [torch.randn(9, LEVEL) for _ in range(4)]
     _, words, mask = sample()
     caches = module.cache(levels)
-    assert caches[0].queries.shape == (9, HEADS, ATTENTION // HEADS)
+    assert caches[0].queries.shape == (HEADS, ATTENTION // HEADS, 9)
     assert caches[0].image.shape == (9, FUSED)
     found = module(caches, words, mask)
     levels[2] = levels[2] + 1
     moved = module(module.cache(levels), words, mask)
     assert [torch.equal(a, b) for a, b in zip(found, moved, strict=True)] == [True, True, False, True]
+
+
+def test_all_levels_at_once_are_the_sum_of_each() -> None:
+    module = HierarchicalCrossAttention(4, LEVEL, PROMPT, ATTENTION, HEADS, FUSED)
+    caches = module.cache([torch.randn(9, LEVEL) for _ in range(4)])
+    _, words, mask = sample()
+    expected = torch.stack(module(caches, words, mask)).sum(0)
+    torch.testing.assert_close(module.total(module.join(caches), words, mask), expected, rtol=1e-5, atol=1e-5)

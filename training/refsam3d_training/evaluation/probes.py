@@ -43,7 +43,7 @@ def presence_logits(engine: RefSAM3DEngine, embedding: VolumeEmbedding, grid: Gr
         view.encode(indices)
         asked = [swap_sides(t) for t in texts] if view.mirrored else texts
         with torch.inference_mode():
-            _, reading = engine.model.read(view.concatenated_levels(indices), engine.text_features(asked))
+            reading = engine.model.read_joined(view.joined_levels(indices), engine.text_features(asked))
         total += reading.presence.float().cpu()
     return [float(v) for v in total / len(views)]
 
