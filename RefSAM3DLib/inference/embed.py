@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import GridConfig, ModelConfig
 from ..errors import Cancelled, DeviceError
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 #: Tiles per forward pass. Two, not one: torch takes oneDNN's 3D convolution only from two samples on (1.9 times faster
 #: per tile, measured on two AVX2 cores); more costs memory and gains nothing on a CPU.
 BATCH = 2
+#: Modules that take the time of a forward pass.
+LAYERS = (nn.Linear, nn.Conv3d, nn.ConvTranspose3d)
 
 
 @dataclass
@@ -103,7 +106,7 @@ class GridEmbedding:
         return [i for i in indices if i not in self.tiles]
 
     def encode(self, indices: Iterable[int], step: Callable[[int], None] | None = None, cancel: Cancel | None = None) -> None:
-        """Encode tiles; ``step(n)`` after n more are done, ``cancel`` is asked before each batch.
+        """Encode tiles; ``step(n)`` after n more are done, ``cancel`` is asked before each batch and each layer.
 
         A batch always holds ``BATCH`` tiles (the last is filled up with a copy), so a tile's result does not depend on which
         others were asked for with it.
@@ -114,7 +117,8 @@ class GridEmbedding:
                 raise Cancelled
             chosen = todo[first : first + BATCH]
             batch = torch.stack([self.cut(i) for i in (chosen * BATCH)[:BATCH]]).to(self.device)
-            self._encode_batch(chosen, batch)
+            with asked_at_each_layer(self.model, cancel):
+                self._encode_batch(chosen, batch)
             if step is not None:
                 step(len(chosen))
 
@@ -182,3 +186,20 @@ class GridEmbedding:
         if whole:
             self.whole_levels = joined
         return joined
+
+
+@contextmanager
+def asked_at_each_layer(model: RefSAM3D, cancel: Cancel | None) -> Iterator[None]:
+    """Ask ``cancel`` before every layer of the image branch: on a CPU, a pair of ViT-B tiles takes five seconds."""
+
+    def ask(*_: object) -> None:
+        if cancel is not None and cancel():
+            raise Cancelled
+
+    layers = [m for part in (model.image_encoder, model.pixel_path) if part is not None for m in part.modules() if isinstance(m, LAYERS)]
+    handles = [layer.register_forward_pre_hook(ask) for layer in layers] if cancel is not None else []
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

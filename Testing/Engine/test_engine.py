@@ -244,7 +244,7 @@ def test_progress_rises_to_one_with_a_stage_whether_or_not_anything_is_cached(en
 
 
 @pytest.mark.parametrize("patience", [0, 1, 2, 4])
-def test_cancel_acts_between_tiles_and_leaves_the_engine_usable(engine: RefSAM3DEngine, shared, patience: int) -> None:
+def test_cancel_acts_at_once_and_leaves_the_engine_usable(engine: RefSAM3DEngine, shared, patience: int) -> None:
     volume, asked = blocks(), [0]
 
     def cancel() -> bool:

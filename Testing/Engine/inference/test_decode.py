@@ -91,6 +91,22 @@ def test_cancel_is_asked_before_each_batch_and_keeps_what_is_done(volume: Volume
     assert embedding.missing(range(8)) == list(range(2 * BATCH, 8))
 
 
+def test_cancel_is_asked_inside_a_batch_too_and_leaves_the_network_as_it_was(volume: Volume) -> None:
+    embedding = embed(tiny_checkpoint(grid=WHOLE_CROP), volume, encode=False)
+    asked = [0]
+
+    def cancel() -> bool:
+        asked[0] += 1
+        return asked[0] > 5
+
+    with pytest.raises(Cancelled):
+        embedding.encode([0], None, cancel)
+    assert embedding.missing([0]) == [0]
+    embedding.encode([0])
+    assert asked[0] == 6  # nobody asks any more
+    assert not any(module._forward_pre_hooks for module in embedding.model.modules())
+
+
 def test_out_of_memory_goes_on_with_one_tile_at_a_time_and_then_says_what_to_do(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = embed(tiny_checkpoint(grid=WHOLE_CROP), volume)
     embedding = embed(tiny_checkpoint(grid=WHOLE_CROP), volume, encode=False)
