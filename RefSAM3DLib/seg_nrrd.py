@@ -117,6 +117,20 @@ def read_seg_nrrd(path: Path) -> tuple[list[tuple[str, np.ndarray, dict[str, str
     return segments, geometry
 
 
+def segment_titles(path: Path) -> list[str]:
+    """Names of the segments, from the header alone.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        fields = _text_fields(path)
+    except OSError as error:
+        raise InputError(f"The segmentation '{path}' cannot be read: {error.strerror or error}; check the file.") from error
+    numbered = sorted((int(found[1]), title) for key, title in fields.items() if (found := re.match(r"Segment(\d+)_Name$", key)))
+    return [title for _, title in numbered]
+
+
 def _text_fields(path: Path) -> dict[str, str]:
     """Key/value pairs in UTF-8, as Slicer writes them; pynrrd drops what is not ASCII."""
     fields = {}

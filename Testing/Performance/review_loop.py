@@ -2,10 +2,16 @@
 
     python Testing/Performance/review_loop.py ../shared/data/openkbp_ct /tmp/review_loop
 
-Ten cases of the validation list stand for a site's studies: a script accepts what is close to the expert's label and edits the rest to
+Ten cases of the validation list stand for a site's studies: a script accepts what is close to the site's contour and edits the rest to
 equal it. What ``review export`` writes is fine-tuned on by the training package's own command. Cases of the test list, which nobody
-reviewed, are segmented before and after. A run that was stopped goes on where it was: each step keeps what it has in the work folder,
-under the hash of the model. Figures: ``Docs/figures/review_loop.json``; minutes are those of the work, over all runs.
+reviewed, are segmented before and after and compared with the site's contours of these cases.
+
+The site has a contouring convention that the model does not know: it draws the spinal cord and the brainstem with the margin of a
+planning organ at risk volume (``MARGIN_MM``); its other contours are the experts'. With ``--no-margin`` they all are, which the model
+was trained on already: what ten more cases of the same kind teach is then measured.
+
+A run that was stopped goes on where it was: each step keeps what it has in the work folder, under the hash of the model. Figures:
+``Docs/figures/review_loop.json``; minutes are those of the work, over all runs.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "training")]
 
+import SimpleITK as sitk  # noqa: E402
 from refsam3d_training.evaluation.measures import described  # noqa: E402
 
 from RefSAM3DLib.atomic import write_aside  # noqa: E402
@@ -41,6 +48,8 @@ CONFIG = Path(__file__).with_suffix(".toml")
 REVIEWER = "scripted reviewer"
 #: A result this close to the expert's is accepted as it is: readers differ by about as much.
 GOOD_ENOUGH = 0.95
+#: What the site draws around these structures, in whole voxels and into what no other contour claims.
+MARGIN_MM = {"spinal cord": 5.0, "brainstem": 5.0}
 
 
 def say(text: str) -> None:
@@ -49,14 +58,35 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def write_list(data: Path, path: Path, split: str, count: int) -> Path:
-    """A manifest of the first ``count`` cases of a list, with absolute paths."""
+def write_list(data: Path, path: Path, split: str, count: int, margins: dict[str, float]) -> Path:
+    """A manifest of the first ``count`` cases of a list, with absolute paths and the site's contours."""
     content = json.loads((data / "datalist.json").read_text(encoding="utf-8"))
     entries = [{**e, "image": str(data / e["image"]), "label": str(data / e["label"])} for e in content[split][:count]]
     if len(entries) < count:
         raise SystemExit(f"The list '{split}' of {data} has {len(entries)} cases, {count} are asked for; lower the number.")
+    values = {name: int(value) for value, name in content["labels"].items()}
+    for entry in entries if margins else []:
+        drawn = path.parent / "contours" / Path(entry["label"]).name
+        if not drawn.is_file():
+            write_contours(Path(entry["label"]), drawn, {values[name]: mm for name, mm in margins.items()})
+        entry["label"] = str(drawn)
     path.write_text(json.dumps({"labels": content["labels"], split: entries}), encoding="utf-8")
     return path
+
+
+def write_contours(label: Path, target: Path, margins: dict[int, float]) -> None:
+    """A label map with some of its structures grown into the background."""
+    image = sitk.ReadImage(str(label))
+    grown = sitk.GetArrayFromImage(image)
+    for value, margin in margins.items():
+        radius = [max(1, round(margin / spacing)) for spacing in image.GetSpacing()]
+        near = sitk.GetArrayFromImage(sitk.BinaryDilate(image == value, radius)) > 0
+        grown[near & (grown == 0)] = value
+    out = sitk.GetImageFromArray(grown)
+    out.CopyInformation(image)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with write_aside(target, overwrite=True) as aside:
+        sitk.WriteImage(out, str(aside), useCompression=True)
 
 
 def segment(manifest: Path, folder: Path, args: argparse.Namespace, adapter: Path | None = None) -> list[dict[str, Any]]:
@@ -126,11 +156,12 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(base)
     sha256 = checkpoint.sha256
     settings = args.config.read_bytes() + f"{args.reviewed} {args.steps}".encode()
-    work = args.work.resolve() / sha256[:12]
+    margins = {} if args.no_margin else MARGIN_MM
+    work = args.work.resolve() / (sha256[:12] + ("-margin" if margins else ""))
     tuned = work / f"finetune-{hashlib.sha256(settings).hexdigest()[:8]}"
     tuned.mkdir(parents=True, exist_ok=True)
-    mine = write_list(args.data, work / "reviewed.json", args.review_list, args.reviewed)
-    others = write_list(args.data, work / "others.json", args.score_list, args.others)
+    mine = write_list(args.data, work / "reviewed.json", args.review_list, args.reviewed, margins)
+    others = write_list(args.data, work / "others.json", args.score_list, args.others, margins)
     if args.review_list == args.score_list:
         raise SystemExit("The cases that are scored must not be those that were reviewed; name two lists.")
 
@@ -153,7 +184,7 @@ def main(args: argparse.Namespace) -> None:
     figures = {
         "made": utc_now()[:10],
         "model": {"name": checkpoint.config.name, "sha256": sha256},
-        "data": {"set": args.data.name, "reviewed": [args.review_list, args.reviewed], "scored": [args.score_list, args.others]},
+        "data": {"set": args.data.name, "reviewed": [args.review_list, args.reviewed], "scored": [args.score_list, args.others], "margin_mm": margins},
         "review": decided,
         "export": {"cases": len(exported["training"]), "structures": sum(len(e["labelled"]) for e in exported["training"])},
         "finetune": {name: card[name] for name in ("steps", "parts", "seed", "trained")} | {"settings": args.config.read_text(encoding="utf-8")},
@@ -190,6 +221,7 @@ if __name__ == "__main__":
     parser.add_argument("--others", type=int, default=20, help="other cases to score")
     parser.add_argument("--review-list", default="validation")
     parser.add_argument("--score-list", default="test")
+    parser.add_argument("--no-margin", action="store_true", help="the site contours as the experts of the training data did")
     parser.add_argument("--config", type=Path, default=CONFIG, help="settings of the fine-tuning")
     parser.add_argument("--steps", type=int, default=0, help="of the fine-tuning (default: those of the settings)")
     parser.add_argument("--workers", type=int, default=1)

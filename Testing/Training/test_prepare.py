@@ -14,6 +14,9 @@ from refsam3d_training.prepare import prepare, split_by_patient
 from refsam3d_training.readers import recognise
 
 from RefSAM3DLib.errors import InputError, OutputError
+from RefSAM3DLib.segmentation_io import write_segmentation
+from RefSAM3DLib.types import PromptResult, Verdict
+from RefSAM3DLib.volume_io import load_volume
 
 
 def write(path, array, spacing=(2.0, 2.0, 3.0)):
@@ -100,6 +103,44 @@ def test_bids_like_folder(tmp_path):
     case = manifest.cases["training"][0]
     assert (case.modality, case.patient, list(case.known.values())) == ("mr", "sub-01", ["hippocampus"])
     assert not faults
+
+
+def drawn(path, **masks):
+    """A segmentation as the engine and Slicer write it."""
+    volume = load_volume(next(path.parent.glob("ct*.nrrd")))
+    results = [PromptResult(name, name, Verdict.PRESENT, 1.0, 1.0, mask, 0.0, None, 0.0) for name, mask in masks.items()]
+    write_segmentation(path, results, volume, {"name": "a person"})
+
+
+def test_segmentations_saved_from_slicer(tmp_path):
+    source = tmp_path / "slicer"
+    whole, other, nothing = label(1) > 0, label(0, 1) > 0, label() > 0
+    for case in ("one", "two"):
+        write(source / case / "ct.nrrd", ct(len(case) + ord(case[0])))
+    drawn(source / "one" / "Segmentation.seg.nrrd", brainstem=whole, parotid_l=other)
+    drawn(source / "two" / "ct.seg.nrrd", larynx=nothing, brainstem=other)
+    assert recognise(source) == "slicer"
+    manifest, faults = prepare(source, tmp_path / "out", validation=0, test=0)
+    first, second = manifest.cases["training"]
+    assert (list(first.known.values()), list(second.known.values())) == (["brainstem", "parotid_l"], ["brainstem"])  # an empty segment is unknown
+    assert not [f for f in faults if f.serious]
+    truth = first.truth(first.volume())
+    assert np.array_equal(truth["brainstem"], whole)
+    assert np.array_equal(truth["parotid_l"], other)
+    assert np.array_equal(second.truth(second.volume())["brainstem"], other)
+
+
+def test_a_segmentation_from_slicer_without_its_image_or_on_another_grid_is_named(tmp_path):
+    source = tmp_path / "slicer"
+    write(source / "ct.nrrd", ct())
+    drawn(source / "ct.seg.nrrd", brainstem=label(1) > 0)
+    write(source / "ct_2.nrrd", ct(1), spacing=(1.0, 1.0, 1.0))
+    shutil.copy(source / "ct.seg.nrrd", source / "ct_2.seg.nrrd")
+    _, faults = prepare(source, tmp_path / "out", validation=0, test=0)
+    assert {(f.case, f.kind) for f in faults if f.serious} == {("slicer/ct_2", "geometry")}
+    shutil.copy(source / "ct.seg.nrrd", source / "third.seg.nrrd")
+    with pytest.raises(InputError, match=r"1 segmentations have no image.*third\.seg\.nrrd; put each beside its image"):
+        prepare(source, tmp_path / "again", validation=0, test=0)
 
 
 def test_all_faults_of_a_set_are_reported_at_once(tiny_data, tmp_path):

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from RefSAM3DLib.atomic import write_aside
-from RefSAM3DLib.errors import InputError, OutputError
+from RefSAM3DLib.errors import InputError, OutputError, RefSAM3DError
 from RefSAM3DLib.geometry import Geometry, reorient
+from RefSAM3DLib.segmentation_io import read_segmentation
 from RefSAM3DLib.types import Modality
+from RefSAM3DLib.volume_io import load_volume
 
 from .case_checks import Fault, check, faults_table
 from .manifest import SPLITS, Manifest
@@ -84,14 +86,14 @@ def split_by_patient(entries: dict[str, list[dict[str, Any]]], validation: float
 
 
 def _materialised(entry: dict[str, Any], output: Path) -> dict[str, Any]:
-    """An entry whose image and label are files: separate masks are merged, CSV arrays written as NIfTI."""
+    """An entry whose image and label are files: masks and segments are merged into a label map, CSV arrays written as NIfTI."""
     import SimpleITK as sitk
 
     from RefSAM3DLib.compare import geometry_of, to_image
 
     entry = dict(entry)
-    masks = entry.pop("masks", None)
-    if masks is None:
+    masks, segments = entry.pop("masks", None), entry.pop("segments", None)
+    if masks is None and segments is None:
         return entry
     name = entry["case"]
     for folder in ("images", "labels"):
@@ -105,6 +107,15 @@ def _materialised(entry: dict[str, Any], output: Path) -> dict[str, Any]:
         entry["image"] = f"images/{name}.nii.gz"
         sitk.WriteImage(to_image(array.astype(np.int16), geometry), str(output / entry["image"]))
         parts = {v: np.moveaxis(openkbp_array(Path(p)), 2, 0) > 0 for v, p in masks.items()}
+    elif segments is not None:
+        try:
+            geometry = load_volume(entry["image"]).geometry
+            drawn = [(title, mask) for title, mask, _ in read_segmentation(entry["label"], geometry)[0]]
+        except RefSAM3DError:
+            return entry  # the check of all cases says what is wrong with it
+        # An empty segment is one that nobody drew, not a structure that is known to be absent.
+        parts = {value: np.any([m for t, m in drawn if t == title], axis=0) for value, title in segments.items()}
+        parts = {value: mask for value, mask in parts.items() if mask.any()}
     else:
         parts = {}
         geometry = None

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 
 from RefSAM3DLib.errors import InputError
+from RefSAM3DLib.seg_nrrd import segment_titles
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
 @dataclass
 class Found:
-    """What a reader found. labels: value to name. entries: per split; ``label`` is a path, or structure masks to merge.
+    """What a reader found. labels: value to name. entries: per split; ``label`` is a path, or there are structures to merge.
 
-    Paths are absolute; ``masks`` in an entry maps a value to the file of that structure alone.
+    Paths are absolute; ``masks`` in an entry maps a value to the file of that structure alone, ``segments`` a value to the name
+    of the segment in the entry's ``label``, a ``.seg.nrrd``.
     """
 
     name: str
@@ -129,9 +131,33 @@ def read_datalist(folder: Path) -> Found:
                  values.get("licence", ""), values.get("citation", ""))  # fmt: skip
 
 
+def read_slicer(folder: Path) -> Found:
+    """What a person saved from Slicer: ``X.seg.nrrd`` beside the image ``X.nrrd``, or beside the only image of its folder."""
+    found = Found(folder.name, {}, {"training": []}, "per case")  # the files must tell
+    values: dict[str, int] = {}
+    alone: list[str] = []
+    for label in sorted(folder.glob("**/*.seg.nrrd")):
+        images = [p for p in sorted(label.parent.iterdir()) if p.name.endswith(ENDINGS) and not p.name.endswith(".seg.nrrd")]
+        stem = label.name.removesuffix(".seg.nrrd")
+        image = next((p for p in images if p.name in {stem + e for e in ENDINGS}), images[0] if len(images) == 1 else None)
+        if image is None:
+            alone.append(str(label.relative_to(folder)))
+            continue
+        titles = segment_titles(label)
+        segments = {values.setdefault(title, len(values) + 1): title for title in titles}
+        case = "_".join(label.relative_to(folder).parts).removesuffix(".seg.nrrd")
+        found.entries["training"].append({"image": str(image), "label": str(label), "segments": segments, "case": case, "patient": str(label.parent)
+                                          if len(images) == 1 else case})  # fmt: skip
+    if alone:
+        raise InputError(f"{len(alone)} segmentations have no image of the same name beside them and are not alone with one: {', '.join(alone[:5])}"
+                         f"{' ...' if len(alone) > 5 else ''}; put each beside its image.")  # fmt: skip
+    found.labels.update({value: title for title, value in values.items()})
+    return found
+
+
 READERS: dict[str, Callable[[Path], Found]] = {
     "datalist": read_datalist, "decathlon": read_decathlon, "nnunet": read_nnunet, "totalsegmentator": read_totalsegmentator,
-    "openkbp": read_openkbp, "bids": read_bids,
+    "openkbp": read_openkbp, "bids": read_bids, "slicer": read_slicer,
 }  # fmt: skip
 
 
@@ -151,6 +177,8 @@ def recognise(folder: Path) -> str:
         return "openkbp"
     if any(folder.glob("sub-*")):
         return "bids"
+    if any(folder.glob("**/*.seg.nrrd")):
+        return "slicer"
     raise InputError(f"'{folder}' looks like none of {', '.join(READERS)}; name one with --format.")
 
 
