@@ -50,7 +50,7 @@ class GridEmbedding:
     """A volume on one working grid at one spacing, or its left-right mirror image.
 
     Attributes:
-        frame: native to working grid. origin: corner of the read box (body) in the working grid.
+        frame: native to working grid. values: on the working grid (an argument: read already). origin: corner of the read box (body) in the working grid.
         weight, weight_per_voxel: how much a place in a tile counts where tiles overlap, at stride 2 and 1.
         layout: tiles over that box. tiles: encoded so far, by index. encoded: how many were computed in its life.
         whole_pixels: blended pixel features of all tiles (M, D/2, H/2, W/2) once a prompt has looked at the whole view.
@@ -59,13 +59,13 @@ class GridEmbedding:
 
     def __init__(
         self, model: RefSAM3D, config: ModelConfig, grid: GridConfig, coarse: bool, volume: Volume, device: torch.device,
-        windows: list[tuple[float, float]] | None = None,
+        windows: list[tuple[float, float]] | None = None, values: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.model, self.config, self.grid, self.coarse, self.device = model, config, grid, coarse, device
         self.mirrored = False
         modality = Modality(volume.modality or Modality.MR)
         self.frame = Frame.of(volume.geometry, grid.coarse_spacing_mm if coarse else grid.spacing_mm)
-        values = self.frame.read(volume.array)
+        values = self.frame.read(volume.array) if values is None else values
         box = body_box(values, modality) if grid.crop_body else (0, values.shape[0], 0, values.shape[1], 0, values.shape[2])
         self.values = values[box[0] : box[1], box[2] : box[3], box[4] : box[5]].contiguous()
         self.windows = windows or intensity_windows(volume, modality, config.intensity)

@@ -107,24 +107,7 @@ class Frame:
         view = reorient(array, self.order, self.flip)
         if self.rotated:
             return _sample_rotated(view, self, float(view.min()) if fill is None else fill)
-        by_d, by_h, by_w = (
-            axis_matrix(n, s, m, self.spacing_mm)
-            for n, s, m in zip(self.oriented.shape_dhw, self.oriented.spacing_xyz_mm[::-1], self.shape_dhw, strict=True)
-        )
-        depth, height, width = view.shape
-        h, w = self.shape_dhw[1:]
-        bands_h, bands_w = bands(by_h), bands(by_w)
-        slab, narrow = torch.empty(SLAB, height, width), torch.empty(SLAB, height, w)
-        planes = torch.empty(depth, h, w)
-        for start in range(0, depth, SLAB):  # no float copy of the whole volume
-            n = min(SLAB, depth - start)
-            np.copyto(slab[:n].numpy(), view[start : start + n], casting="unsafe")
-            for out, source, part in bands_w:
-                narrow[:n, :, out] = slab[:n, :, source] @ part.T
-            for out, source, part in bands_h:
-                planes[start : start + n, out] = part @ narrow[:n, source]
-        flat = planes.flatten(1)
-        return torch.cat([part @ flat[source] for _, source, part in bands(by_d)]).view(self.shape_dhw)
+        return _read_straight(view, [self])[0]
 
     def native_box(self, box: Box) -> Box:
         """Oriented native box that covers a working box (half open), clipped to the volume."""
@@ -183,6 +166,39 @@ class Frame:
             n = self.native.shape_dhw[axis]
             out += [n - high, n - low] if self.flip[new_axis] else [low, high]
         return out[0], out[1], out[2], out[3], out[4], out[5]
+
+
+def read_at_once(array: np.ndarray, frames: list[Frame]) -> list[Tensor]:
+    """:meth:`Frame.read` of several frames of one native grid, in one pass over its voxels where they are not tilted."""
+    if frames[0].rotated:
+        return [frame.read(array) for frame in frames]
+    return _read_straight(reorient(array, frames[0].order, frames[0].flip), frames)
+
+
+def _read_straight(view: np.ndarray, frames: list[Frame]) -> list[Tensor]:
+    depth, height, width = view.shape
+    matrices = [
+        [
+            bands(axis_matrix(n, s, m, frame.spacing_mm))
+            for n, s, m in zip(view.shape, frame.oriented.spacing_xyz_mm[::-1], frame.shape_dhw, strict=True)
+        ]
+        for frame in frames
+    ]
+    # Rows first: products from the left read whole rows of the slab, and the others then meet a fraction of it (a quarter less time).
+    slab, narrow = torch.empty(SLAB, height, width), [torch.empty(SLAB, frame.shape_dhw[1], width) for frame in frames]
+    planes = [torch.empty(depth, *frame.shape_dhw[1:]) for frame in frames]
+    for start in range(0, depth, SLAB):  # no float copy of the whole volume
+        n = min(SLAB, depth - start)
+        np.copyto(slab[:n].numpy(), view[start : start + n], casting="unsafe")
+        for (_, by_h, by_w), rows, plane in zip(matrices, narrow, planes, strict=True):
+            for out, source, part in by_h:
+                rows[:n, out] = part @ slab[:n, source]
+            for out, source, part in by_w:
+                plane[start : start + n, :, out] = rows[:n, :, source] @ part.T
+    return [
+        torch.cat([part @ plane.flatten(1)[source] for _, source, part in by_d]).view(frame.shape_dhw)
+        for (by_d, _, _), plane, frame in zip(matrices, planes, frames, strict=True)
+    ]
 
 
 def _sample_rotated(view: np.ndarray, frame: Frame, fill: float) -> Tensor:

@@ -93,6 +93,9 @@ class PromptSession:
         """Presence and box of every structure; the whole view of each grid is encoded once."""
         grids = {t.grid.name: t.grid for t in terms}
         check_memory(self.engine.checkpoint.config, self.embedding.volume.geometry, set(grids))
+        for grid in grids.values():
+            if not self.embedding.is_direct(grid) and self._fits(grid):
+                self.embedding.read_both(grid)
         views = {g.name: self.embedding.views(g, coarse=not self.embedding.is_direct(g)) for g in grids.values()}
         wanted: list[tuple[GridEmbedding, list[int] | None]] = [(view, None) for pair in views.values() for view in pair]
         self.engine._encode(wanted, self.progress, self.cancel, 0.0, LOOK_SHARE, "reading the image")
@@ -102,6 +105,10 @@ class PromptSession:
             findings = dict(zip(texts, localize(pair, self._wordings(pair, texts)), strict=True))
             for term in mine:
                 self._place(term, pair[0], findings[term.text])
+
+    def _fits(self, grid: GridConfig) -> bool:
+        """Whether a working copy for a close look is small enough."""
+        return math.prod(e / grid.spacing_mm for e in self.embedding.volume.geometry.extent_xyz_mm) <= FINE_VOXELS
 
     def _wordings(self, views: list[GridEmbedding], texts: list[str]) -> list[PromptFeatures]:
         """Text features for each view: a mirror image is asked for the other side."""
@@ -116,8 +123,7 @@ class PromptSession:
             term.box = view.whole_box()
         elif finding.box is not None:
             term.look = finding.box
-            extent = self.embedding.volume.geometry.extent_xyz_mm
-            if math.prod(e / term.grid.spacing_mm for e in extent) <= FINE_VOXELS:
+            if self._fits(term.grid):
                 term.box = transfer_box(finding.box, view, self.embedding.grid(term.grid, coarse=False))
 
     def _answer(self, prompt: ResolvedPrompt, terms: list[TermAnswer], low: float, high: float) -> PromptResult:

@@ -7,11 +7,12 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from ..config import GridConfig
 from ..types import Modality, Volume
 from .embed import GridEmbedding
-from .preprocess import intensity_windows
+from .preprocess import Frame, intensity_windows, read_at_once
 from .scope import extent_warning, modality_warning
 from .tiling import Layout
 
@@ -30,7 +31,8 @@ class VolumeEmbedding:
 
     Attributes:
         volume, modality: as read. warnings: sentences about the image as a whole.
-        grids: encodings by (grid name, coarse, mirrored). key: content hash.
+        grids: encodings by (grid name, coarse, mirrored). ahead: voxels that were read for such a one before it was asked for, by
+            (grid name, coarse). key: content hash.
     """
 
     def __init__(self, engine: RefSAM3DEngine, volume: Volume, key: str) -> None:
@@ -39,11 +41,12 @@ class VolumeEmbedding:
         self.grids: dict[tuple[str, bool, bool], GridEmbedding] = {}
         self.windows: list[tuple[float, float]] | None = None
         self.small_tiles = False
+        self.ahead: dict[tuple[str, bool], Tensor] = {}
 
     @property
     def bytes(self) -> int:
         """Memory in use."""
-        return sum(g.bytes for g in self.grids.values())
+        return sum(g.bytes for g in self.grids.values()) + sum(values.nbytes for values in self.ahead.values())
 
     def grid(self, grid: GridConfig, coarse: bool, mirrored: bool = False) -> GridEmbedding:
         """Encoding of one grid (its tiles may still be missing)."""
@@ -52,22 +55,38 @@ class VolumeEmbedding:
             engine = self.engine
             if self.windows is None:
                 self.windows = intensity_windows(self.volume, self.modality, engine.checkpoint.config.intensity)
-            if self.small_tiles:
-                grid = halved_tiles(grid, engine.checkpoint.config.image.patch_size)
-            if coarse:
-                geometry = self.volume.geometry
-                grid = bounded_look(grid, geometry.permuted(*geometry.to_working_orientation()).extent_xyz_mm)
-            self.grids[key] = (
-                self.grid(grid, coarse).mirror()
-                if mirrored
-                else GridEmbedding(engine.model, engine.checkpoint.config, grid, coarse, self.volume, engine.device, self.windows)
-            )
+            if mirrored:
+                self.grids[key] = self.grid(grid, coarse).mirror()
+            else:
+                values = self.ahead.pop((grid.name, coarse), None)
+                self.grids[key] = GridEmbedding(
+                    engine.model, engine.checkpoint.config, self._tiled(grid, coarse), coarse, self.volume, engine.device, self.windows, values
+                )
         return self.grids[key]
+
+    def read_both(self, grid: GridConfig) -> None:
+        """Read the voxels for the look and for a closer one in one pass, unless either was read already."""
+        keys = [(grid.name, True), (grid.name, False)]
+        if any((*key, False) in self.grids or key in self.ahead for key in keys):
+            return
+        spacings = (self._tiled(grid, coarse=True).coarse_spacing_mm, grid.spacing_mm)
+        values = read_at_once(self.volume.array, [Frame.of(self.volume.geometry, spacing) for spacing in spacings])
+        self.ahead.update(zip(keys, values, strict=True))
+
+    def _tiled(self, grid: GridConfig, coarse: bool) -> GridConfig:
+        """The grid with the tiles and the coarse spacing that this volume and the memory allow."""
+        if self.small_tiles:
+            grid = halved_tiles(grid, self.engine.checkpoint.config.image.patch_size)
+        if coarse:
+            geometry = self.volume.geometry
+            grid = bounded_look(grid, geometry.permuted(*geometry.to_working_orientation()).extent_xyz_mm)
+        return grid
 
     def use_small_tiles(self) -> None:
         """Encode again in tiles of half the size: an eighth of the working memory, and less context in each."""
         self.small_tiles = True
         self.grids.clear()
+        self.ahead.clear()
 
     def views(self, grid: GridConfig, coarse: bool) -> list[GridEmbedding]:
         """The plain image and, where the model averages both, its left-right mirror."""

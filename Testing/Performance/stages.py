@@ -69,6 +69,7 @@ def instrument(device: str) -> Stages:
     stages.wrap(engine, "content_key", "recognising the image")
     stages.wrap(engine.RefSAM3DEngine, "text_features", "reading the prompt")
     stages.wrap(GridEmbedding, "__init__", "resampling")
+    stages.wrap(engine.VolumeEmbedding, "read_both", "resampling")
     stages.wrap(GridEmbedding, "encode", lambda self, *_: "coarse look at all of it" if self.coarse else "close look where it can be")
     stages.wrap(session, "localize", "finding the place")
     stages.wrap(session, "decode_views", "drawing the structure")

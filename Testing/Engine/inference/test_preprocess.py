@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from RefSAM3DLib.config import IntensityConfig
 from RefSAM3DLib.geometry import RAS_LPS, Geometry
-from RefSAM3DLib.inference.preprocess import Frame, apply_windows, axis_matrix, body_box, intensity_windows
+from RefSAM3DLib.inference.preprocess import Frame, apply_windows, axis_matrix, bands, body_box, intensity_windows, read_at_once
 from RefSAM3DLib.types import Modality, Volume
 
 ORIENTATIONS = [(order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((False, True), repeat=3)]
@@ -227,3 +227,20 @@ def test_body_box_has_two_voxels_of_margin_and_is_for_ct_alone() -> None:
     assert body_box(values, Modality.CT) == (3, 11, 0, 5, 8, 20)
     assert body_box(values, Modality.MR) == (0, 20, 0, 20, 0, 20)
     assert body_box(values - 1000, Modality.CT) == (0, 20, 0, 20, 0, 20)
+
+
+@pytest.mark.parametrize("axes", [np.eye(3), turn(90 - 14.0, 2) @ turn(0)])
+def test_two_spacings_read_at_once_are_those_read_one_by_one(axes: np.ndarray) -> None:
+    geometry = lps((19, 23, 21), (1.3, 0.9, 1.7), axes)
+    array = np.random.default_rng(0).integers(-1000, 1000, geometry.shape_dhw).astype(np.int16)
+    frames = [Frame.of(geometry, spacing) for spacing in (3.0, 7.0)]
+    for frame, values in zip(frames, read_at_once(array, frames), strict=True):
+        assert torch.equal(values, frame.read(array))
+
+
+def test_blocks_of_an_axis_matrix_leave_nothing_out() -> None:
+    matrix = axis_matrix(100, 0.8, 43, 1.9)
+    whole = torch.zeros_like(matrix)
+    for rows, columns, values in bands(matrix):
+        whole[rows, columns] = values
+    assert torch.equal(whole, matrix)
