@@ -20,11 +20,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--everything", action="store_true", help="also run what needs the real volumes and system packages; fail if they are missing")
 
 
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of the real volumes; tests that ask for it carry the marker ``data`` and are skipped, with the reason, without it."""
+    folder = real_volumes()
+    if not folder.is_dir():
+        pytest.skip(f"the real volumes are not in {folder}; set REFSAM3D_DATA")
+    return folder
+
+
+def real_volumes() -> Path:
+    """Where they should be."""
+    return Path(os.environ.get("REFSAM3D_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse ``--everything`` without the volumes: a skipped test must not count as passed."""
     config.stash[_NOT_RUN] = []
     if config.getoption("--everything"):
-        folder = Path(os.environ.get("REFSAM3D_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+        folder = real_volumes()
         if not folder.is_dir():
             raise pytest.UsageError(f"--everything needs the real volumes, and '{folder}' does not exist; set REFSAM3D_DATA.")
 

@@ -63,12 +63,15 @@ def remove_specks(mask: np.ndarray) -> np.ndarray:
     if box is None:
         return mask
     at = tuple(slice(box[2 * a], box[2 * a + 1]) for a in range(3))
-    pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask[at].view(np.uint8)), True))
+    parting = sitk.ConnectedComponentImageFilter()
+    parting.FullyConnectedOn()
+    parted = parting.Execute(sitk.GetImageFromArray(mask[at].view(np.uint8)))
+    if parting.GetObjectCount() == 1:
+        return mask
+    pieces = sitk.GetArrayFromImage(parted)
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     keep = sizes >= SPECK_SHARE * sizes.max()
-    if keep[1:].all():
-        return mask
     keep[0] = False
     kept = np.zeros_like(mask)
     kept[at] = keep[pieces]

@@ -1,4 +1,4 @@
-"""Path of the harness, and the folder of the real volumes."""
+"""Path of the harness and of the doubles, which worker processes must find too."""
 
 import os
 import sys
@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[2]
-for _folder in (_ROOT, _ROOT / "Testing" / "harness"):
+_DOUBLES = Path(__file__).resolve().parent / "batch_doubles"
+for _folder in (_ROOT, _ROOT / "Testing" / "harness", _DOUBLES):
     if str(_folder) not in sys.path:
         sys.path.append(str(_folder))
 
 
-@pytest.fixture(scope="session")
-def data_folder() -> Path:
-    """The folder of the real volumes; tests that ask for it carry the marker ``data`` and are skipped, with the reason, without it."""
-    folder = Path(os.environ.get("REFSAM3D_DATA") or _ROOT.parent / "shared" / "data")
-    if not folder.is_dir():
-        pytest.skip(f"the real volumes are not in {folder}; set REFSAM3D_DATA")
-    return folder
+@pytest.fixture
+def importable_by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that a test starts find the fake engine, and take one core each."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(_DOUBLES), str(_ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -10,7 +10,7 @@ pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
 gui = pytest.importorskip("gui_cases")
 
 import slicer  # noqa: E402
-from gui_cases import click, popups, press, settle, spin  # noqa: E402
+from gui_cases import click, press, settle, spin  # noqa: E402
 from mrml_cases import addTransform, addVolume, bright  # noqa: E402
 from PySide6.QtCore import Qt  # noqa: E402
 from RefSAM3DLib.places import box_of  # noqa: E402
@@ -19,17 +19,11 @@ from RefSAM3DSlicer.segmentation_writer import SegmentationWriter, createSegment
 
 @pytest.fixture
 def panel():
-    gui.useFakeEngine()
-    widget = gui.slicer_app.open_widget(gui.module)
-    widget.parent.resize(460, 1200)
-    widget.parent.show()
-    widget.panel.ui.compareCollapsibleButton.collapsed = False
-    settle()
-    yield widget.panel
-    assert popups() == []
-    widget.cleanup()
-    widget.parent.hide()
-    slicer.mrmlScene.Clear(0)
+    def unfold(panel):
+        panel.ui.compareCollapsibleButton.collapsed = False
+
+    with gui.shownPanel(460, 1200, unfold) as shown:
+        yield shown
 
 
 def segmentation(volume, name, **masks):

@@ -13,22 +13,10 @@ gui = pytest.importorskip("gui_cases")
 
 import slicer  # noqa: E402
 import vtk  # noqa: E402
-from effect_cases import BOX, MASK, PAROTID, Bench, closeAll  # noqa: E402
+from effect_cases import BOX, MASK, PAROTID  # noqa: E402
 from effect_host import EffectFactory  # noqa: E402
 from gui_cases import click, press, settle, spin  # noqa: E402
 from PySide6.QtCore import Qt  # noqa: E402
-
-
-@pytest.fixture
-def bench():
-    made = []
-
-    def make(**options):
-        made.append(Bench(**options))
-        return made[-1]
-
-    yield make
-    closeAll(made)
 
 
 def test_registered_at_startup_without_torch_and_cloned_for_each_editor(bench):

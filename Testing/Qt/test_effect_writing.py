@@ -13,21 +13,9 @@ pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
 gui = pytest.importorskip("gui_cases")
 
 import slicer  # noqa: E402
-from effect_cases import BOX, MASK, Bench, closeAll  # noqa: E402
+from effect_cases import BOX, MASK  # noqa: E402
 from effect_host import SegmentEditorHost  # noqa: E402
 from mrml_cases import addVolume  # noqa: E402
-
-
-@pytest.fixture
-def bench():
-    made = []
-
-    def make(**options):
-        made.append(Bench(**options))
-        return made[-1]
-
-    yield make
-    closeAll(made)
 
 
 def test_overwrite_mode_and_masks_hold(bench):

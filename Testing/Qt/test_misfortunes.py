@@ -17,36 +17,16 @@ gui = pytest.importorskip("gui_cases")
 
 import slicer  # noqa: E402
 import vtk  # noqa: E402
-from effect_cases import MASK, PAROTID, Bench, closeAll  # noqa: E402
-from gui_cases import click, enter, popups, settle, spin  # noqa: E402
+from effect_cases import MASK, PAROTID  # noqa: E402
+from gui_cases import click, enter, settle, spin  # noqa: E402
 from mrml_cases import addVolume  # noqa: E402
 from RefSAM3DSlicer.segmentation_writer import Existing, isHidden  # noqa: E402
 
 
 @pytest.fixture
 def panel():
-    gui.useFakeEngine()
-    widget = gui.slicer_app.open_widget(gui.module)
-    widget.parent.resize(430, 900)
-    widget.parent.show()
-    settle()
-    yield widget.panel
-    assert popups() == []
-    widget.cleanup()
-    widget.parent.hide()
-    slicer.mrmlScene.Clear(0)
-
-
-@pytest.fixture
-def bench():
-    made = []
-
-    def make(**options):
-        made.append(Bench(**options))
-        return made[-1]
-
-    yield make
-    closeAll(made)
+    with gui.shownPanel(430, 900) as shown:
+        yield shown
 
 
 def run(panel, prompt="mandible"):

@@ -12,7 +12,7 @@ pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
 gui = pytest.importorskip("gui_cases")
 
 import slicer  # noqa: E402
-from gui_cases import click, enter, popups, press, settle, spin  # noqa: E402
+from gui_cases import click, enter, press, settle, spin  # noqa: E402
 from mrml_cases import addVolume, bright  # noqa: E402
 from PySide6.QtCore import Qt  # noqa: E402
 from RefSAM3DSlicer import installer, prompt_box, session  # noqa: E402
@@ -21,17 +21,9 @@ from RefSAM3DSlicer.segmentation_writer import Existing  # noqa: E402
 
 @pytest.fixture
 def panel():
-    gui.useFakeEngine()
     slicer.app.userSettings().remove(prompt_box.RECENT_KEY)
-    widget = gui.slicer_app.open_widget(gui.module)
-    widget.parent.resize(430, 900)
-    widget.parent.show()
-    settle()
-    yield widget.panel
-    assert popups() == []
-    widget.cleanup()
-    widget.parent.hide()
-    slicer.mrmlScene.Clear(0)
+    with gui.shownPanel(430, 900) as shown:
+        yield shown
 
 
 def rows(panel):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -14,30 +12,8 @@ gui = pytest.importorskip("gui_cases")
 import slicer  # noqa: E402
 from gui_cases import click, enter, press, settle, spin  # noqa: E402
 from PySide6.QtCore import Qt  # noqa: E402
-from review_cases import entries, makeBatch  # noqa: E402
-from review_panel import closePanel, editSegment, goTo, openPanel, openReview  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return makeBatch(tmp_path_factory.mktemp("batch"), probability=True)
-
-
-@pytest.fixture
-def folder(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "results")
-
-
-@pytest.fixture
-def widget():
-    made = openPanel()
-    yield made
-    closePanel(made)
-
-
-@pytest.fixture
-def review(widget, folder):
-    return openReview(widget, folder)
+from review_cases import entries  # noqa: E402
+from review_panel import editSegment, goTo  # noqa: E402
 
 
 def reviewNodes():

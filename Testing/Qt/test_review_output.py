@@ -18,7 +18,7 @@ from gui_cases import click, settle, spin  # noqa: E402
 from RefSAM3DSlicer.review import review_output  # noqa: E402
 from RefSAM3DSlicer.review.work_clock import WorkClock  # noqa: E402
 from review_cases import entries, makeBatch  # noqa: E402
-from review_panel import closePanel, editSegment, goTo, openPanel, openReview, table  # noqa: E402
+from review_panel import editSegment, goTo, openReview, table  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,6 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def folder(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "Ergebnisse ä 1")
-
-
-@pytest.fixture
-def widget():
-    made = openPanel()
-    yield made
-    closePanel(made)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -94,12 +93,3 @@ def tiny_model(tiny_data: Path, tiny_run: Path, tmp_path_factory: pytest.TempPat
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
     assert main(["export", str(tiny_run), "-o", str(path), "--data", str(tiny_data)]) == 0
     return path
-
-
-@pytest.fixture(scope="session")
-def data_folder() -> Path:
-    """The folder of the real volumes."""
-    folder = Path(os.environ.get("REFSAM3D_DATA") or _ROOT.parent / "shared" / "data")
-    if not folder.is_dir():
-        pytest.skip(f"the real volumes are not in {folder}; set REFSAM3D_DATA")
-    return folder

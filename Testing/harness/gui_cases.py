@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 
 import slicer_app
 
@@ -73,3 +74,19 @@ def grab(widget, path):
     settle(0.2)
     path.parent.mkdir(parents=True, exist_ok=True)
     assert widget.grab().save(str(path))
+
+
+@contextmanager
+def shownPanel(width, height, prepare=lambda panel: None):
+    """The module's panel with the fake engine, as large as asked for; afterwards no dialog may be open and the scene is empty again."""
+    useFakeEngine()
+    widget = slicer_app.open_widget(module)
+    widget.parent.resize(width, height)
+    widget.parent.show()
+    prepare(widget.panel)
+    settle()
+    yield widget.panel
+    assert popups() == []
+    widget.cleanup()
+    widget.parent.hide()
+    slicer.mrmlScene.Clear(0)
