@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: ``progress(fraction, stage)``: a true fraction of the whole run in [0, 1] and the name of the stage.
 Progress = Callable[[float, str], None]
-#: ``cancel()`` is asked between tiles; True stops the run with :class:`~RefSAM3DLib.errors.Cancelled`.
+#: ``cancel()`` is asked before each layer of the image branch; True stops the run with :class:`~RefSAM3DLib.errors.Cancelled`.
 Cancel = Callable[[], bool]
 
 
