@@ -7,6 +7,8 @@ import shlex
 import numpy as np
 import pytest
 from refsam3d_training.__main__ import main
+from refsam3d_training.evaluation.calibrate import fit_threshold
+from refsam3d_training.evaluation.case_record import THRESHOLDS
 from refsam3d_training.evaluation.journal import Journal
 from refsam3d_training.evaluation.probes import absent_names, cut_views, presence_logits
 from refsam3d_training.evaluation.summary import paraphrases, presence, prompt_use
@@ -244,3 +246,11 @@ def test_one_real_case_of_each_set_is_read_with_its_truth(data_folder, name):
     assert set(case.known.values()) <= set(truth)
     assert all(m.shape == volume.array.shape for m in truth.values())
     assert any(m.any() for m in truth.values())
+
+
+@pytest.mark.parametrize(("slope", "expected"), [(0.005, 0.5), (0.05, 0.3)])  # Dice lost from 0.3 to 0.7: less and more than the tolerance at one half
+def test_threshold_stays_at_one_half_unless_dice_gains_by_another(slope, expected):
+    dice = {f"{t:g}": 0.8 - slope * (t - 0.3) / 0.4 for t in THRESHOLDS}
+    records = [{"grid": "g", "modality": "ct", "structures": {"larynx": {"dice_at": dice}}}, {"grid": "other", "modality": "ct"}]
+    assert fit_threshold(records, "g") == (expected, {k: round(v, 4) for k, v in dice.items()})
+    assert fit_threshold(records, "other") == (0.5, {})
