@@ -1,4 +1,4 @@
-"""Fill the tables of README.md from files that the evaluation and the benchmark wrote, and the registry from the weights that ship.
+"""Fill the tables of README.md and Docs/batch_and_review.md from what scripts wrote, and the registry from the weights that ship.
 
 ``python Docs/fill_figures.py [--check]``
 """
@@ -16,6 +16,8 @@ SCORES = ROOT / "Resources" / "Models" / "refsam3d-small.scores.json"
 SPEED = ROOT / "Docs" / "figures" / "performance.json"
 COMPARE = ROOT / "Docs" / "figures" / "compare.json"
 FEWSHOT = ROOT / "Docs" / "figures" / "fewshot.json"
+LOOP = ROOT / "Docs" / "figures" / "review_loop.json"
+PAGES = (ROOT / "README.md", ROOT / "Docs" / "batch_and_review.md")
 
 
 def scores_table(values: dict) -> str:
@@ -84,8 +86,28 @@ def fewshot_table(values: dict) -> str:
     return "\n".join([picture, "", *new_structure_lines(values), "", *condition_lines(values)])
 
 
+def loop_table(values: dict) -> str:
+    """Dice on cases that nobody reviewed, before and after fine-tuning on the reviewed ones."""
+    (reviewed, count), (scored, others), margins = values["data"]["reviewed"], values["data"]["scored"], values["data"]["margin_mm"]
+    minutes, rows = values["minutes"], values["dice"]["structures"]
+    drawn = " and ".join(f"the {name} with a margin of {mm:g} mm" for name, mm in margins.items())
+    site = f"The site of this script draws {drawn}, which the model does not know." if drawn else "The site draws as the experts of the training data did."
+    lines = [
+        f"{count} cases of the {reviewed} list were reviewed ({values['export']['structures']} structures exported), {others} cases of the {scored} list "
+        f"scored before and after; {values['finetune']['steps']} steps of fine-tuning took {minutes['finetune']:.0f} minutes (threads: "
+        f"{values['machine']['threads']}). {site}",
+        "", "| structure | n | before | after | change (95 % interval) |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, row in [*rows.items(), ("all", values["dice"]["all"])]:
+        low, high = row["interval"]
+        shown = f"{name} (with margin)" if name in margins else name
+        lines.append(f"| {shown} | {row['n']} | {row['before']:.2f} | {row['after']:.2f} | {row['change']:+.3f} ({low:+.3f} to {high:+.3f}) |")
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, tuple[Path, Callable[[dict], str]]] = {
     "scores": (SCORES, scores_table), "speed": (SPEED, speed_table), "compare": (COMPARE, compare_table), "fewshot": (FEWSHOT, fewshot_table),
+    "loop": (LOOP, loop_table),
 }  # fmt: skip
 
 
@@ -103,9 +125,11 @@ def registry() -> str:
 
 
 def filled(text: str) -> str:
-    """README text with every block written anew."""
+    """Text of a page with each of its blocks written anew."""
     for name, (path, table) in BLOCKS.items():
         block = re.compile(rf"(<!-- figures:{name} -->\n).*?(<!-- /figures -->)", re.S)
+        if not block.search(text):
+            continue
         if not path.is_file():
             sys.stderr.write(f"{path.relative_to(ROOT)} does not exist, so the block '{name}' stays as it is; run the evaluation or make bench.\n")
             continue
@@ -116,8 +140,7 @@ def filled(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write, or with ``--check`` fail if the file is out of date."""
-    readme, models = ROOT / "README.md", ROOT / "Resources" / "Models" / "models.json"
-    wanted = {readme: filled(readme.read_text(encoding="utf-8")), models: registry()}
+    wanted = {page: filled(page.read_text(encoding="utf-8")) for page in PAGES} | {ROOT / "Resources" / "Models" / "models.json": registry()}
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in arguments:
         sys.stdout.write("".join(f"{path.relative_to(ROOT)} is out of date; run python Docs/fill_figures.py\n" for path in stale))

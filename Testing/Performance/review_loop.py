@@ -92,7 +92,7 @@ def write_contours(label: Path, target: Path, margins: dict[int, float]) -> None
 def segment(manifest: Path, folder: Path, args: argparse.Namespace, adapter: Path | None = None) -> list[dict[str, Any]]:
     """Run or finish a batch; every case must succeed."""
     arguments = {"model": args.model, "adapter": str(adapter or ""), "device": args.device}
-    outcome = run_batch(manifest, folder, BatchOptions(engine_arguments=arguments, workers=args.workers), root=args.data)
+    outcome = run_batch(manifest, folder, BatchOptions(engine_arguments=arguments, workers=args.workers), root=args.root)
     if outcome.failures:
         raise SystemExit(f"{folder}: {outcome.failures}")
     say(f"{folder.name}: {outcome.counts}")
@@ -158,6 +158,7 @@ def main(args: argparse.Namespace) -> None:
     settings = args.config.read_bytes() + f"{args.reviewed} {args.steps}".encode()
     margins = {} if args.no_margin else MARGIN_MM
     work = args.work.resolve() / (sha256[:12] + ("-margin" if margins else ""))
+    args.root = Path(os.path.commonpath([args.data, work]))  # images lie in one, contours in the other
     tuned = work / f"finetune-{hashlib.sha256(settings).hexdigest()[:8]}"
     tuned.mkdir(parents=True, exist_ok=True)
     mine = write_list(args.data, work / "reviewed.json", args.review_list, args.reviewed, margins)
