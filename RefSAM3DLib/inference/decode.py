@@ -9,8 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..modeling.mask_decoder import multiply_mask, upsample_linear
+from ..modeling.mask_decoder import multiply_mask
 from ..modeling.refsam3d import PromptFeatures
+from .blending import Blending
 from .embed import GridEmbedding
 from .preprocess import Box
 
@@ -44,7 +45,11 @@ def decode_views(views: Sequence[GridEmbedding], prompts: Sequence[PromptFeature
         decoded = decode(view, tiles_for(view, own), prompt, own)
         logits.append(decoded.logits.flip(3) if view.mirrored else decoded.logits)
         presence.append(decoded.presence)
-    return Decoded(torch.stack(logits).mean(0), box, torch.stack(presence).mean(0))
+    with torch.inference_mode():
+        total = logits[0]
+        for other in logits[1:]:
+            total += other
+        return Decoded(total.div_(len(views)), box, torch.stack(presence).mean(0))
 
 
 def _decode_cached(embedding: GridEmbedding, indices: list[int], prompt: PromptFeatures, box: Box) -> Decoded:
@@ -53,18 +58,19 @@ def _decode_cached(embedding: GridEmbedding, indices: list[int], prompt: PromptF
     assert model.mask_embedding is not None
     vectors, bias = model.mask_embedding(prompt.sentence, reading.context)
     padded = embedding.padded_box(box)
-    pixels = _blended_pixels(embedding, indices, padded)
-    logits = multiply_mask(vectors, bias, pixels)
-    coarse = _coarse_map(embedding, indices, reading.coarse, padded)
-    return _crop(embedding, logits + coarse, padded, box, reading.presence)
+    blending = Blending(embedding.layout, indices, padded)
+    logits = multiply_mask(vectors, None, _blended_pixels(embedding, indices, blending))
+    # Weights add up to one, and so do those of the up-sampling: a constant may as well be added to the tokens, of which there are few.
+    blending.add_tokens(logits, reading.coarse + bias[:, None], embedding.patch)
+    return _crop(embedding, logits, padded, box, reading.presence)
 
 
-def _blended_pixels(embedding: GridEmbedding, indices: list[int], padded: Box) -> Tensor:
+def _blended_pixels(embedding: GridEmbedding, indices: list[int], blending: Blending) -> Tensor:
     """Pixel features over a padded box. Those of a look at everything are kept: each prompt begins with one, and no prompt changes them."""
-    whole = embedding.coarse and padded == embedding.padded_box(embedding.whole_box())
+    whole = embedding.coarse and blending.box == embedding.padded_box(embedding.whole_box())
     if whole and embedding.whole_pixels is not None:
         return embedding.whole_pixels
-    pixels = blend(embedding, indices, [embedding.tiles[i].pixels for i in indices], padded, 2)  # type: ignore[misc]
+    pixels = blending.mean([embedding.tiles[i].pixels for i in indices], 2)  # type: ignore[misc]
     if whole:
         embedding.whole_pixels = pixels
     return pixels
@@ -75,6 +81,7 @@ def _decode_paper(embedding: GridEmbedding, indices: list[int], prompt: PromptFe
     assert model.paper_decoder is not None
     reading = model.read_joined(embedding.joined_levels(indices), prompt)
     padded = embedding.padded_box(box)
+    blending = Blending(embedding.layout, indices, padded)
     grid = tuple(n // patch for n in embedding.layout.tile_dhw)
     per_prompt = []
     for p in range(len(prompt.sentence)):
@@ -86,40 +93,8 @@ def _decode_paper(embedding: GridEmbedding, indices: list[int], prompt: PromptFe
             maps = [f.transpose(1, 2).unflatten(2, grid) for f in fused]
             assert tile.volume is not None
             tiles.append(model.paper_decoder(maps, one.sentence, one.words, one.mask, tile.volume))
-        per_prompt.append(blend(embedding, indices, tiles, padded, 1)[0])
+        per_prompt.append(blending.mean(tiles, 1)[0])
     return _crop(embedding, torch.stack(per_prompt), padded, box, reading.presence)
-
-
-def blend(embedding: GridEmbedding, indices: list[int], maps: list[Tensor], padded: Box, stride: int) -> Tensor:
-    """Weighted mean of overlapping tile maps (C, ...) at ``stride``, cut to a padded box."""
-    low = [padded[2 * a] // stride for a in range(3)]
-    shape = [padded[2 * a + 1] // stride - low[a] for a in range(3)]
-    total = maps[0].new_zeros((maps[0].shape[0], *shape))
-    mass = maps[0].new_zeros(shape)
-    weight = (embedding.weight if stride == 2 else embedding.weight_per_voxel).to(total.device)
-    for index, values in zip(indices, maps, strict=True):
-        start = [s // stride for s in embedding.layout.starts[index]]
-        extent = values.shape[1:]
-        source, target = [], []
-        for a in range(3):
-            first, last = max(low[a], start[a]), min(low[a] + shape[a], start[a] + extent[a])
-            if first >= last:
-                break
-            source.append(slice(first - start[a], last - start[a]))
-            target.append(slice(first - low[a], last - low[a]))
-        else:
-            w = weight[source[0], source[1], source[2]]
-            total[:, target[0], target[1], target[2]] += values[:, source[0], source[1], source[2]] * w
-            mass[target[0], target[1], target[2]] += w
-    return total / mass.clamp(min=1e-6)
-
-
-def _coarse_map(embedding: GridEmbedding, indices: list[int], coarse: Tensor, padded: Box) -> Tensor:
-    """Token logits (P, N) of several tiles -> (P, d, h, w) over a padded box, linear per tile, blended."""
-    grid = tuple(n // embedding.patch for n in embedding.layout.tile_dhw)
-    per_tile = coarse.unflatten(1, (len(indices), *grid))
-    maps = [upsample_linear(per_tile[:, n], embedding.patch) for n in range(len(indices))]
-    return blend(embedding, indices, maps, padded, 1)
 
 
 def _crop(embedding: GridEmbedding, logits: Tensor, padded: Box, box: Box, presence: Tensor) -> Decoded:

@@ -17,7 +17,7 @@ from ..modeling.cross_attention import LevelCache
 from ..modeling.refsam3d import RefSAM3D
 from ..types import Cancel, Modality, Volume
 from .preprocess import Box, Frame, apply_windows, body_box, intensity_windows
-from .tiling import Layout, blend_weight
+from .tiling import Layout
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,6 @@ class GridEmbedding:
 
     Attributes:
         frame: native to working grid. values: on the working grid (an argument: read already). origin: corner of the read box (body) in the working grid.
-        weight, weight_per_voxel: how much a place in a tile counts where tiles overlap, at stride 2 and 1.
         layout: tiles over that box. tiles: encoded so far, by index. encoded: how many were computed in its life.
         whole_pixels: blended pixel features of all tiles (M, D/2, H/2, W/2) once a prompt has looked at the whole view.
         whole_levels: joined levels of all tiles, likewise.
@@ -74,8 +73,6 @@ class GridEmbedding:
         self.origin = (box[0], box[2], box[4])
         self.tiles: dict[int, TileCache] = {}
         self.encoded = 0
-        self.weight = blend_weight(self.layout.tile_dhw, 2)
-        self.weight_per_voxel = self.weight.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
         self.whole_pixels: Tensor | None = None
         self.whole_levels: LevelCache | None = None
 

@@ -38,15 +38,14 @@ def localize(views: Sequence[GridEmbedding], prompts: Sequence[PromptFeatures]) 
 
 def box_above(logits: Tensor, probability: float) -> Box | None:
     """Smallest box of the voxels above a probability; None if there is none."""
-    inside = logits > math.log(probability / (1 - probability))
-    if not bool(inside.any()):
+    threshold = math.log(probability / (1 - probability))
+    rows = logits.amax(2) > threshold  # the one pass over all voxels
+    d, h = (rows.any(1 - axis).nonzero().flatten() for axis in range(2))
+    if not len(d):
         return None
-    corners = []
-    for axis in range(3):
-        others = [a for a in range(3) if a != axis]
-        index = inside.any(others[1]).any(others[0]).nonzero().flatten()
-        corners += [int(index[0]), int(index[-1]) + 1]
-    return corners[0], corners[1], corners[2], corners[3], corners[4], corners[5]
+    low_d, high_d, low_h, high_h = int(d[0]), int(d[-1]) + 1, int(h[0]), int(h[-1]) + 1
+    w = (logits[low_d:high_d, low_h:high_h].amax((0, 1)) > threshold).nonzero().flatten()
+    return low_d, high_d, low_h, high_h, int(w[0]), int(w[-1]) + 1
 
 
 def transfer_box(box: Box, source: GridEmbedding, target: GridEmbedding, padding_mm: float = BOX_PADDING_MM) -> Box:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 #: Least overlap of neighbouring tiles, voxels (two tokens of patch 8).
 OVERLAP = 16
 
@@ -48,13 +45,3 @@ def axis_starts(length: int, tile: int, patch: int) -> list[int]:
     overlap = min(OVERLAP, tile // 2)
     count = -(-(length - tile) // (tile - overlap)) + 1
     return sorted({round(i * (length - tile) / (count - 1) / patch) * patch for i in range(count)})  # a tile of one patch: steps round together
-
-
-def blend_weight(tile_dhw: tuple[int, int, int], patch: int) -> Tensor:
-    """(d, h, w) tent over a tile at stride ``patch``: largest in the centre, never zero; tiles agree where they meet."""
-    axes = []
-    for n in tile_dhw:
-        m = n // patch
-        position = torch.arange(m, dtype=torch.float32) + 0.5
-        axes.append((1 - (2 * position / m - 1).abs()).clamp(min=1e-2))
-    return axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]

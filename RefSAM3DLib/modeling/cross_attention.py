@@ -23,6 +23,17 @@ class LevelCache:
     image: Tensor
 
 
+@dataclass
+class WordCache:
+    """The words' half of all levels: everything that needs no image.
+
+    keys: (P, levels * heads, L, A / heads). folded: (P, levels * heads, L, F), see :meth:`LevelCrossAttention.folded`.
+    """
+
+    keys: Tensor
+    folded: Tensor
+
+
 def attention(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
     """Weights (P, heads, L, N) of each word for each image token from keys (P, heads, L, A / heads); padding gets exactly zero."""
     scores = keys @ queries
@@ -102,9 +113,12 @@ class HierarchicalCrossAttention(nn.Module):
         """All levels in one cache, for :meth:`total`."""
         return LevelCache(torch.cat([c.queries for c in caches]), torch.stack([c.image for c in caches]).sum(0))
 
-    def total(self, joined: LevelCache, words: Tensor, mask: Tensor) -> Tensor:
-        """The sum of all P_i, (P, N, F), which is all that the prompt reader takes: one attention over the heads of all levels."""
+    def cache_words(self, words: Tensor) -> WordCache:
+        """The words' half of (P, L, T): the same for every tile, view and image."""
         keys = torch.cat([module.keys(words) for module in self.levels], 1)  # type: ignore[operator]
-        folded = torch.cat([module.folded(words) for module in self.levels], 1)  # type: ignore[operator]
-        weights = attention(joined.queries, keys, mask)
-        return joined.image[None] + weights.flatten(1, 2).transpose(1, 2) @ folded.flatten(1, 2)
+        return WordCache(keys, torch.cat([module.folded(words) for module in self.levels], 1))  # type: ignore[operator]
+
+    def total(self, joined: LevelCache, words: WordCache, mask: Tensor) -> Tensor:
+        """The sum of all P_i, (P, N, F), which is all that the prompt reader takes: one attention over the heads of all levels."""
+        weights = attention(joined.queries, words.keys, mask)
+        return joined.image[None] + weights.flatten(1, 2).transpose(1, 2) @ words.folded.flatten(1, 2)

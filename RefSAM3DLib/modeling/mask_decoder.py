@@ -95,10 +95,10 @@ class MaskEmbedding(nn.Module):
         return out[:, :-1].unflatten(1, (8, -1)), out[:, -1]
 
 
-def multiply_mask(embedding: Tensor, bias: Tensor, pixels: Tensor) -> Tensor:
-    """Logits (P, 2d, 2h, 2w) = embedding (P, 8, M) . pixels (M, d, h, w) + bias (P,)."""
+def multiply_mask(embedding: Tensor, bias: Tensor | None, pixels: Tensor) -> Tensor:
+    """Logits (P, 2d, 2h, 2w) = embedding (P, 8, M) . pixels (M, d, h, w) + bias (P,), or without the bias."""
     _, d, h, w = pixels.shape
     prompts = embedding.shape[0]
     logits = torch.einsum("pkm,mdhw->pkdhw", embedding.to(pixels.dtype), pixels)
     logits = logits.view(prompts, 2, 2, 2, d, h, w).permute(0, 4, 1, 5, 2, 6, 3).reshape(prompts, 2 * d, 2 * h, 2 * w)
-    return logits + bias.to(logits.dtype)[:, None, None, None]
+    return logits if bias is None else logits + bias.to(logits.dtype)[:, None, None, None]

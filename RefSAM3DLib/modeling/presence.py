@@ -42,10 +42,12 @@ class PromptReader(nn.Module):
         """Levels P_i (P, N, F) and sentence (P, T)."""
         tokens = self.norm(torch.stack(fused).sum(0) if len(fused) > 1 else fused[0])
         tokens = tokens + self.mlp(tokens)
-        query = self.pool_query(sentence)  # met by the key's matrix before the tokens: q.(W t + b) = (q W).t + q.b
-        scores = torch.einsum("pf,pnf->pn", query @ self.pool_key.weight, tokens) + (query @ self.pool_key.bias)[:, None]
-        weights = (scores * self.scale).softmax(-1)
-        context = torch.einsum("pn,pnf->pf", weights, tokens)
-        coarse = self.coarse_bias(tokens)[..., 0] + torch.einsum("pf,pnf->pn", self.coarse_query(sentence), tokens) * self.scale
+        # The query meets the key's matrix before the tokens, q.(W t + b) = (q W).t + q.b, and both vectors meet the tokens in one product.
+        query = self.pool_query(sentence)
+        point = self.coarse_query(sentence) * self.scale + self.coarse_bias.weight
+        scores, coarse = (torch.stack([query @ self.pool_key.weight, point], 1) @ tokens.transpose(1, 2)).unbind(1)
+        weights = ((scores + (query @ self.pool_key.bias)[:, None]) * self.scale).softmax(-1)
+        context = (weights[:, None] @ tokens)[:, 0]
+        coarse = coarse + self.coarse_bias.bias
         evidence = torch.cat([context, sentence, coarse.amax(1, keepdim=True)], dim=1)
         return PromptReading(tokens, context, coarse, self.presence(evidence)[:, 0])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cross_attention import HierarchicalCrossAttention, LevelCache
+from .cross_attention import HierarchicalCrossAttention, LevelCache, WordCache
 from .image_encoder import ImageEncoder3D, ImageFeatures
 from .mask_decoder import MaskEmbedding, PixelPath, multiply_mask, upsample_linear
 from .paper_decoder import PaperDecoder
@@ -18,15 +21,34 @@ from .text_encoder import TextEncoder
 
 @dataclass
 class PromptFeatures:
-    """The sparse prompt: words (P, L, T), their mask (P, L), sentence (P, T). The sentence is also the last word."""
+    """The sparse prompt: words (P, L, T), their mask (P, L), sentence (P, T). The sentence is also the last word.
+
+    cache: the words' half of the cross-attention, where :meth:`RefSAM3D.cache_words` has read it.
+    """
 
     words: Tensor
     mask: Tensor
     sentence: Tensor
+    cache: WordCache | None = None
 
     def select(self, index: slice) -> PromptFeatures:
         """Some of the prompts."""
-        return PromptFeatures(self.words[index], self.mask[index], self.sentence[index])
+        cache = self.cache and WordCache(self.cache.keys[index], self.cache.folded[index])
+        return PromptFeatures(self.words[index], self.mask[index], self.sentence[index], cache)
+
+    @staticmethod
+    def stack(prompts: Sequence[PromptFeatures]) -> PromptFeatures:
+        """Several prompts as one, padded to the longest; the caches are kept where all have one."""
+        length = max(p.words.shape[1] for p in prompts)
+
+        def joined(parts: Sequence[Tensor]) -> Tensor:
+            """(P, ..., L, width), the words padded with zeros: masked, they add exactly nothing."""
+            return torch.cat([F.pad(x, (0, 0, 0, length - x.shape[-2])) for x in parts])
+
+        caches = [p.cache for p in prompts if p.cache is not None]
+        cache = WordCache(joined([c.keys for c in caches]), joined([c.folded for c in caches])) if len(caches) == len(prompts) else None
+        mask = torch.cat([F.pad(p.mask, (0, length - p.mask.shape[1])) for p in prompts])
+        return PromptFeatures(joined([p.words for p in prompts]), mask, torch.cat([p.sentence for p in prompts]), cache)
 
 
 @dataclass
@@ -82,6 +104,10 @@ class RefSAM3D(nn.Module):
         mask = torch.cat([text.mask, text.mask.new_ones(len(sentence), 1)], dim=1)
         return PromptFeatures(words, mask, sentence)
 
+    def cache_words(self, prompt: PromptFeatures) -> PromptFeatures:
+        """The same prompt with the words' half of the cross-attention, which every reading of any image takes."""
+        return dataclasses.replace(prompt, cache=self.cross_attention.cache_words(prompt.words))
+
     def read(self, caches: list[LevelCache], prompt: PromptFeatures) -> tuple[list[Tensor], PromptReading]:
         """Cross-attention and reading over any set of cached tokens."""
         fused = self.cross_attention(caches, prompt.words, prompt.mask)
@@ -89,7 +115,8 @@ class RefSAM3D(nn.Module):
 
     def read_joined(self, joined: LevelCache, prompt: PromptFeatures) -> PromptReading:
         """:meth:`read` from the joined caches of all levels, where the maps of single levels are not asked for (a third of the time)."""
-        return self.reader([self.cross_attention.total(joined, prompt.words, prompt.mask)], prompt.sentence)
+        words = prompt.cache or self.cross_attention.cache_words(prompt.words)
+        return self.reader([self.cross_attention.total(joined, words, prompt.mask)], prompt.sentence)
 
     def forward_tile(self, features: ImageFeatures, pixels: Tensor | None, index: int, prompt: PromptFeatures) -> TileOutput:
         """All prompts on tile ``index`` of an encoded batch."""

@@ -83,10 +83,13 @@ def make_network(grid: GridConfig, channels: int, filters: int) -> nn.Module:
     widths = [min(MOST_FILTERS, filters * 2**n) for n in range(len(strides))]
     # nnU-Net supervises every decoder level but the lowest; the last one is the output itself.
     extra = max(1, len(strides) - 3)
-    return DynUNet(
+    network = DynUNet(
         spatial_dims=3, in_channels=channels, out_channels=len(grid.structures), kernel_size=[[3, 3, 3]] * len(strides), strides=strides,
         upsample_kernel_size=strides[1:], filters=widths, res_block=False, deep_supervision=True, deep_supr_num=extra,
     )  # fmt: skip
+    # oneDNN's backward convolutions are faster on channels-last weights (two AVX2 cores, 16 filters): a step of head and neck takes 0.98 s
+    # instead of 1.08 to 1.37 s, of the hippocampus 0.68 s instead of 0.86 s, of the limb 1.9 s instead of 2.3 s.
+    return network.to(memory_format=torch.channels_last_3d)
 
 
 def known_targets(tile: Tile, structures: tuple[str, ...]) -> tuple[list[int], Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from tiny_checkpoint import tiny_checkpoint
 
 from RefSAM3DLib.checkpoint import Checkpoint
 from RefSAM3DLib.errors import Cancelled, DeviceError
-from RefSAM3DLib.inference.decode import blend, decode, decode_views, tiles_for
+from RefSAM3DLib.inference.blending import Blending
+from RefSAM3DLib.inference.decode import decode, decode_views, tiles_for
 from RefSAM3DLib.inference.embed import BATCH, GridEmbedding
 from RefSAM3DLib.inference.localize import BOX_PADDING_MM, box_above, localize, transfer_box
+from RefSAM3DLib.modeling.mask_decoder import upsample_linear
 from RefSAM3DLib.modeling.refsam3d import PromptFeatures
 from RefSAM3DLib.phantoms import asymmetric_blocks
 from RefSAM3DLib.types import Volume
@@ -154,9 +157,37 @@ def test_blending_of_one_field_seen_by_all_tiles_is_that_field(fine: GridEmbeddi
     field = torch.randn(3, *(n // stride for n in fine.layout.shape_dhw))
     cut = [field[:, *(slice(s // stride, (s + t) // stride) for s, t in zip(start, fine.layout.tile_dhw, strict=True))] for start in fine.layout.starts]
     d, h, w = fine.layout.shape_dhw
-    torch.testing.assert_close(blend(fine, list(range(8)), cut, (0, d, 0, h, 0, w), stride), field, rtol=1e-5, atol=1e-5)
-    part = blend(fine, list(range(8)), cut, (4, 20, 6, 30, 2, 48), stride)
+    torch.testing.assert_close(Blending(fine.layout, range(8), (0, d, 0, h, 0, w)).mean(cut, stride), field, rtol=1e-5, atol=1e-5)
+    part = Blending(fine.layout, range(8), (4, 20, 6, 30, 2, 48)).mean(cut, stride)
     torch.testing.assert_close(part, field[:, 4 // stride : 20 // stride, 6 // stride : 30 // stride, 2 // stride : 48 // stride], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("indices", [list(range(8)), [1, 3, 5, 7], [6]])
+def test_tokens_of_all_tiles_are_placed_as_each_is_up_sampled_and_blended(fine: GridEmbedding, indices: list[int]) -> None:
+    patch, layout = fine.patch, fine.layout
+    sizes = [n // patch for n in layout.tile_dhw]
+    low = [max(layout.starts[i][a] for i in indices) for a in range(3)]
+    box = (low[0] + 2, low[0] + 20, low[1], low[1] + 14, low[2] + 4, low[2] + 26)
+    tokens = torch.randn(2, len(indices) * math.prod(sizes))
+    blending = Blending(layout, indices, box)
+    before = torch.randn(2, 18, 14, 22)
+    maps = tokens.unflatten(1, (len(indices), *sizes))
+    expected = before + blending.mean([upsample_linear(maps[:, n], patch) for n in range(len(indices))], 1)
+    torch.testing.assert_close(blending.add_tokens(before.clone(), tokens, patch), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_constant_of_the_tokens_is_a_constant_of_the_voxels(fine: GridEmbedding) -> None:
+    """What lets the bias of the mask embedding be added where the values are few."""
+    tokens = torch.full((1, 8 * math.prod(n // fine.patch for n in fine.layout.tile_dhw)), 3.0)
+    d, h, w = fine.layout.shape_dhw
+    found = Blending(fine.layout, range(8), (0, d, 0, h, 0, w)).add_tokens(torch.zeros(1, d, h, w), tokens, fine.patch)
+    torch.testing.assert_close(found, torch.full_like(found, 3.0), rtol=1e-5, atol=1e-5)
+
+
+def test_tiles_that_are_no_lattice_are_refused(fine: GridEmbedding) -> None:
+    for indices in ([0, 3], [0, 1, 2], [1, 0]):
+        with pytest.raises(ValueError, match="no lattice of the 8 tiles"):
+            Blending(fine.layout, indices, (0, 8, 0, 8, 0, 8))
 
 
 def test_every_voxel_of_a_box_lies_in_a_chosen_tile(fine: GridEmbedding) -> None:

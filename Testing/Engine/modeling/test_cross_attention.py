@@ -88,4 +88,4 @@ def test_all_levels_at_once_are_the_sum_of_each() -> None:
     caches = module.cache([torch.randn(9, LEVEL) for _ in range(4)])
     _, words, mask = sample()
     expected = torch.stack(module(caches, words, mask)).sum(0)
-    torch.testing.assert_close(module.total(module.join(caches), words, mask), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(module.total(module.join(caches), module.cache_words(words), mask), expected, rtol=1e-5, atol=1e-5)

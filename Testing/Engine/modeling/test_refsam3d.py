@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from RefSAM3DLib.modeling.refsam3d import RefSAM3D
+from RefSAM3DLib.modeling.refsam3d import PromptFeatures, RefSAM3D
 
 IDS = torch.tensor([[2, 5, 3, 0, 0], [2, 7, 8, 9, 3], [2, 1, 3, 0, 0]])
 
@@ -106,3 +106,20 @@ def test_gradients_reach_every_trained_part(make_model: Callable[..., RefSAM3D])
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     unread = {"text_encoder.tower.token_embedding.weight"}
     assert not [name for name in without if name not in unread and "key.bias" not in name], without
+
+
+def test_words_read_beforehand_and_stacked_are_read_as_each_alone(model: RefSAM3D) -> None:
+    """Texts of different length, padded: the padding of the words' half adds nothing."""
+    features, _ = model.encode_image(*tiles())
+    levels = model.cross_attention.join(model.cache_levels(features, 0))
+    prompts = [model.encode_text(ids[None, :n]) for ids, n in zip(IDS, (3, 5, 3), strict=True)]
+    stacked = PromptFeatures.stack([model.cache_words(p) for p in prompts])
+    assert stacked.cache is not None
+    assert stacked.cache.folded.shape[:3] == (3, stacked.cache.keys.shape[1], 6)
+    together = model.read_joined(levels, stacked)
+    for n, prompt in enumerate(prompts):
+        alone = model.read_joined(levels, prompt)
+        torch.testing.assert_close(together.tokens[n], alone.tokens[0], rtol=1e-3, atol=1e-4)
+        one = model.read_joined(levels, stacked.select(slice(n, n + 1)))
+        torch.testing.assert_close(one.coarse[0], alone.coarse[0], rtol=1e-3, atol=1e-4)
+    assert PromptFeatures.stack([prompts[0], model.cache_words(prompts[1])]).cache is None
