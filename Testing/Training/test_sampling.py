@@ -88,3 +88,16 @@ def test_the_benchmarks_pipelines_give_tiles_of_the_same_form():
     assert tuple(theirs["image"].shape) == tuple(image.shape) == (3, *benchmark.TILE)
     assert tuple(theirs["label"].shape[1:]) == tuple(truth.shape)
     assert set(np.unique(theirs["label"])) <= {0.0, 1.0, 2.0}
+
+
+def test_painted_structures_are_asked_and_known_to_be_absent(sampler, tiny_data, tmp_path):
+    """Fewer structures show up than without painting, and none of them is dropped from what is asked."""
+    from dataclasses import replace
+
+    config = sampler.config
+    share = replace(config.shares[0], painted=1.0)
+    painted = make_trainer(replace(config, shares=(share,)), tiny_data, tmp_path / "run").sampler
+    pairs = [(a, b) for step in range(20) for a, b in zip(sampler.batch(step), painted.batch(step), strict=True)]
+    assert all(a.asked == b.asked for a, b in pairs)
+    shown = [sum(int(t.any()) for pair in pairs for t in pair[n].targets[: pair[n].asked]) for n in (0, 1)]
+    assert shown[1] < 0.9 * shown[0]

@@ -15,12 +15,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DomainShare:
-    """How often a working grid is drawn. fine, coarse: weights of its two passes. foreign: share of images from elsewhere."""
+    """How often a working grid is drawn. fine, coarse: weights of its two passes. foreign: share of images from elsewhere. painted: share of
+    the own images in which structures are painted over (see ``painting``)."""
 
     grid: str
     fine: float
     coarse: float
     foreign: float = 0.08
+    painted: float = 0.0
 
 
 @dataclass(frozen=True)

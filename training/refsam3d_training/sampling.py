@@ -17,6 +17,7 @@ from RefSAM3DLib.text.vocabulary import Vocabulary
 
 from .cases import Case
 from .config import TrainConfig
+from .painting import VOID, paint
 
 #: Largest rotation about each axis, radians; the engine reads grids tilted up to 12 degrees along their own axes.
 MAX_ROTATION = 0.2
@@ -60,23 +61,23 @@ class TileSampler:
                 for name in sorted(names)
             }
         self.centres: dict[tuple[str, int], np.ndarray] = {}
-        options = [(s.grid, coarse, share, s.foreign) for s in config.shares for coarse, share in ((False, s.fine), (True, s.coarse)) if share > 0]
-        self.options = [o for o in options if self.by_grid.get(o[0])]
+        options = [(s, coarse, weight) for s in config.shares for coarse, weight in ((False, s.fine), (True, s.coarse)) if weight > 0]
+        self.options = [o for o in options if self.by_grid.get(o[0].grid)]
         weights = np.array([o[2] for o in self.options])
         self.weights = weights / weights.sum()
 
     def batch(self, step: int, rank: int = 0) -> list[Tile]:
         """Tiles of one step; all of one grid and pass, so that they stack."""
         rng = np.random.default_rng((self.config.seed, step, 7))
-        grid_name, coarse, _, foreign = self.options[rng.choice(len(self.options), p=self.weights)]
-        grid = self.model.grid(grid_name)
+        share, coarse, _ = self.options[rng.choice(len(self.options), p=self.weights)]
+        grid = self.model.grid(share.grid)
         tiles = []
         for index in range(self.config.batch_size):
             own = np.random.default_rng((self.config.seed, step, rank, index))
-            tiles.append(self._draw(own, grid, coarse, own.random() < foreign))
+            tiles.append(self._draw(own, grid, coarse, own.random() < share.foreign, share.painted))
         return tiles
 
-    def _draw(self, rng: np.random.Generator, grid: GridConfig, coarse: bool, foreign: bool) -> Tile:
+    def _draw(self, rng: np.random.Generator, grid: GridConfig, coarse: bool, foreign: bool, painted: float = 0.0) -> Tile:
         case, focus = self._choose_case(rng, grid, foreign)
         image = case.coarse if coarse else case.fine
         tile = grid.coarse_tile_dhw if coarse else grid.tile_dhw
@@ -98,6 +99,8 @@ class TileSampler:
             centre = np.where(room > 0, np.clip(wanted, centre - slack, centre + slack), centre)
         flip = self.config.augment and rng.random() < 0.5
         values, labels = _resample(rng, image.values, image.labels, tile, centre, step, low, high, flip, self.config.augment)
+        if painted and not foreign and rng.random() < painted:
+            values, labels = paint(rng, values, labels, list(case.known))
         volume = torch.stack([((values - lo) / (hi - lo) * 2 - 1).clamp(-1, 1) for lo, hi in case.windows])
         if self.config.augment:
             volume = _augment_intensity(rng, volume, case.modality)
@@ -201,7 +204,7 @@ def _resample(
     read = F.grid_sample(values.float()[None, None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
     truth = F.grid_sample(labels.float()[None, None], grid, mode="nearest", padding_mode="zeros", align_corners=False)[0, 0].byte()
     outside = ((points < torch.tensor(low - 0.5, dtype=torch.float32)) | (points > torch.tensor(high - 0.5, dtype=torch.float32))).any(-1)
-    return read.masked_fill(outside, -1e4), truth.masked_fill(outside, 0)
+    return read.masked_fill(outside, VOID), truth.masked_fill(outside, 0)
 
 
 def _augment_intensity(rng: np.random.Generator, volume: torch.Tensor, modality: str) -> torch.Tensor:
