@@ -10,7 +10,7 @@ from refsam3d_training.__main__ import main
 from refsam3d_training.evaluation.calibrate import fit_threshold
 from refsam3d_training.evaluation.case_record import THRESHOLDS
 from refsam3d_training.evaluation.journal import Journal
-from refsam3d_training.evaluation.probes import absent_names, cut_views, presence_logits
+from refsam3d_training.evaluation.probes import PAINTED, absent_names, cut_views, painted_view, presence_logits
 from refsam3d_training.evaluation.summary import paraphrases, presence, prompt_use
 from refsam3d_training.manifest import Manifest
 
@@ -172,6 +172,30 @@ def test_cut_views_lose_what_they_claim_and_keep_every_voxel_in_place(tiny_data)
         assert np.array_equal(volume.array[start : start + view.volume.array.shape[0]], view.volume.array)
 
 
+def test_a_painted_view_lacks_one_structure_in_its_place_and_nothing_else(tiny_data, tiny_model):
+    case = Manifest.read(tiny_data / "phantoms_ct").cases["test"][0]
+    volume = case.volume()
+    truth = case.truth(volume)
+    config = load_checkpoint(tiny_model).config.intensity
+    gone = set()
+    for seed in range(6):
+        view = painted_view(volume, truth, config, seed)
+        assert view is not None
+        assert view.kind == PAINTED
+        (name,) = view.absent
+        gone.add(name)
+        assert set(view.present) | {name} <= {n for n, m in truth.items() if m.any()}
+        assert view.volume.array.dtype == volume.array.dtype
+        assert view.volume.geometry is volume.geometry
+        changed = view.volume.array != volume.array
+        assert changed[truth[name]].mean() > 0.5
+        for other in set(view.present):
+            assert changed[truth[other]].mean() < 0.5  # a neighbour loses its rim, which is wide in voxels as large as these
+        assert changed.mean() < 0.1
+    assert len(gone) > 2
+    assert painted_view(volume, {}, config, 0) is None
+
+
 def test_names_that_an_image_may_show_are_no_evidence_of_absence(tiny_model):
     engine = RefSAM3DEngine.from_checkpoint(tiny_model, "cpu")
     assert "brainstem" not in absent_names(engine, "hippocampus")
@@ -198,6 +222,11 @@ def test_tables_of_prompt_use_paraphrases_and_presence_by_hand():
     assert found["auroc_all"] == 0.5
     assert found["auroc_inside_head_and_neck"] == 1.0
     assert found["absent_and_not_drawn"] == {"share": 0.5, "n": 2}
+    assert found["auroc_painted_over"] is None
+    record["presence"] += [row(True, 0.4, PAINTED), row(False, 0.9, PAINTED)]
+    apart = presence([record])
+    assert apart["auroc_painted_over"] == 0.0
+    assert all(apart[k] == found[k] for k in ("auroc_all", "auroc_inside_head_and_neck", "ece"))
 
 
 def test_composites_are_scored_as_unions_and_differences():

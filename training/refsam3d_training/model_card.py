@@ -20,6 +20,9 @@ LIMITS = (
     "Weights are random at the start of training: no SAM or CLIP weights are in this file.",
 )
 
+#: What a card tells of presence; scores of an older version may lack some.
+PRESENCE = ("auroc_all", "auroc_inside_head_and_neck", "auroc_painted_over", "ece")
+
 
 def make_card(
     folders: list[Path], state: dict[str, Any], stored: dict[str, Any], scores: dict[str, Any] | None, tensors: str, hardware: str,
@@ -62,7 +65,7 @@ def make_card(
     presence = scores["presence"]
     card["scores"] = {
         "split": scores["split"], "structures": scores["structures"], "mean_dice_by_grid": scores["mean_dice_by_grid"],
-        "presence": {k: presence[k] for k in ("auroc_all", "auroc_inside_head_and_neck", "ece")},
+        "presence": {k: presence.get(k) for k in PRESENCE},
         "centred_ellipsoid": scores.get("centred_ellipsoid", {}), "seconds_per_case": scores["seconds_per_case"], "device": scores["device"],
     }  # fmt: skip
     return card
@@ -121,11 +124,11 @@ def _score_lines(scores: dict[str, Any]) -> list[str]:
         lines.append(f"| (a centred ellipsoid, sarcoma {modality.upper()}) | {row['dice']['n']} | {_cell(row['dice'])} | | | |")
     presence = scores["presence"]
     seconds = ", ".join(f"{g} {v['embed'] + v['segment']:.1f} s for {v['prompts']} structures" for g, v in scores["seconds_per_case"].items())
-    number = {k: "not measured" if v is None else f"{v:.3f}" for k, v in presence.items()}
+    number = {k: "not measured" if presence.get(k) is None else f"{presence[k]:.3f}" for k in PRESENCE}
     return [
         *lines, "",
         f"Presence: AUROC {number['auroc_all']} over all images, {number['auroc_inside_head_and_neck']} inside head-and-neck CT, "
-        f"calibration error {number['ece']}.",
+        f"{number['auroc_painted_over']} where a structure was painted over with the tissue around it; calibration error {number['ece']}.",
         f"Median time per case ({scores['device']}): {seconds}.",
     ]  # fmt: skip
 

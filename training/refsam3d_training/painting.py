@@ -32,17 +32,17 @@ def paint(rng: np.random.Generator, values: Tensor, labels: Tensor, known: list[
     alone = rng.random() < DECOY_ALONE
     if alone or rng.random() < DECOY_BESIDE:
         shape = labels == there[rng.integers(len(there))]
-        place = _empty_place(rng, shape, values, labels)
+        place = empty_place(rng, shape, values, labels)
         if place is not None:
-            _cover(rng, values, place)
+            cover(rng, values, place)
     if not alone:
         for value in rng.choice(there, min(len(there), int(rng.integers(1, 3))), replace=False):
-            _cover(rng, values, labels == int(value))
+            cover(rng, values, labels == int(value))
             labels[labels == int(value)] = 0
     return values, labels
 
 
-def _cover(rng: np.random.Generator, values: Tensor, mask: Tensor) -> None:
+def cover(rng: np.random.Generator, values: Tensor, mask: Tensor) -> None:
     """Fill a mask and one voxel around it in place, with a soft rim. What the scanner did not see stays unseen."""
     grown = _dilated(mask, 1)
     alpha = F.avg_pool3d(_dilated(grown, 1).float()[None], 3, 1, 1, count_include_pad=False)[0] * (values != VOID)
@@ -80,7 +80,7 @@ def _smooth(rng: np.random.Generator, values: Tensor, mask: Tensor) -> Tensor:
     return (total + 1e-3 * mean) / (count + 1e-3) + noise * min(spread, 0.2)
 
 
-def _empty_place(rng: np.random.Generator, shape: Tensor, values: Tensor, labels: Tensor) -> Tensor | None:
+def empty_place(rng: np.random.Generator, shape: Tensor, values: Tensor, labels: Tensor) -> Tensor | None:
     """A structure's shape moved to where no structure is known, or None if no such place was found."""
     for _ in range(TRIES):
         move = _move(rng, shape)

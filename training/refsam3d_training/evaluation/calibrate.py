@@ -106,7 +106,7 @@ def calibrate(
     checkpoint = load_checkpoint(model)
     checkpoint.calibration = {g.name: OPEN for g in checkpoint.config.grids}
     engine = RefSAM3DEngine(checkpoint, device)
-    extras = Extras(thresholds=True, surfaces=False, wordings=True, draw_absent=False, composites=False)
+    extras = Extras(thresholds=True, surfaces=False, painted=False, wordings=True, draw_absent=False, composites=False)
     records = collect(engine, data, "validation", sets, folder, extras, limit, pictures=False, purpose="calibrate")
     result = fit(records, [g.name for g in checkpoint.config.grids])
     result["model_sha256"] = checkpoint.sha256

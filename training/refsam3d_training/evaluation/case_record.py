@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from RefSAM3DLib.types import PromptResult, PromptStatus, Volume
 from ..manifest import ManifestCase
 from .measures import dice, surface_dice
 from .pictures import write_picture
-from .probes import FAR_AWAY, absent_names, answer_texts, cut_views, presence_logits
+from .probes import FAR_AWAY, absent_names, answer_texts, cut_views, painted_view, presence_logits
 
 TOLERANCES_MM = (2.0, 5.0)
 #: Candidates of the mask threshold; the engine keeps no voxel below 0.15.
@@ -35,13 +36,15 @@ COMPOSITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 class Extras:
     """What is asked beside the structures themselves.
 
-    paraphrases: held-out templates per held-out wording (0: none). views: cut the field of view. thresholds: Dice at each of
+    paraphrases: held-out templates per held-out wording (0: none). views: cut the field of view. painted: with ``views``, paint a
+    structure over. thresholds: Dice at each of
     ``THRESHOLDS``. surfaces: surface Dice. wordings: presence logits of trained synonyms too. absent: ask for what the image
     cannot hold. draw_absent: send absent names through the front door; else their logits alone. composites: ask ``COMPOSITES``.
     """
 
     paraphrases: int = 0
     views: bool = True
+    painted: bool = True
     thresholds: bool = False
     surfaces: bool = True
     wordings: bool = False
@@ -76,7 +79,7 @@ def measure_case(engine: RefSAM3DEngine, case: ManifestCase, extras: Extras, pic
     if extras.absent and extras.draw_absent:
         record["presence"] += _far_away(engine, embedding, grid)
     if extras.views and grid.name == "head_neck":
-        record["presence"] += _cut_presence(engine, volume, truth, extras)
+        record["presence"] += _altered_presence(engine, volume, truth, case.name, extras)
     if extras.paraphrases:
         record["paraphrases"] = _paraphrases(engine, embedding, truth, extras.paraphrases)
     if pictures is not None:
@@ -177,9 +180,13 @@ def _far_away(engine: RefSAM3DEngine, embedding: VolumeEmbedding, grid: GridConf
     return [_presence_row("distractor", n, grid.name, False, a, v) for n, a, v in zip(names, answers, logits, strict=True)]
 
 
-def _cut_presence(engine: RefSAM3DEngine, volume: Volume, truth: dict[str, np.ndarray], extras: Extras) -> list[dict[str, Any]]:
+def _altered_presence(engine: RefSAM3DEngine, volume: Volume, truth: dict[str, np.ndarray], case: str, extras: Extras) -> list[dict[str, Any]]:
     rows = []
-    for view in cut_views(volume, truth):
+    views = cut_views(volume, truth)
+    if extras.painted:
+        painted = painted_view(volume, truth, engine.checkpoint.config.intensity, zlib.crc32(case.encode()))
+        views += [painted] if painted else []
+    for view in views:
         names = [*view.present, *view.absent]
         embedding = engine.embed(view.volume)
         answers: list[PromptResult | None] = list(engine.segment(embedding, names)) if extras.draw_absent else [None] * len(names)

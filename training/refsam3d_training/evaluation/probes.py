@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from RefSAM3DLib.config import GridConfig
+from RefSAM3DLib.config import GridConfig, IntensityConfig
 from RefSAM3DLib.engine import RefSAM3DEngine, VolumeEmbedding
 from RefSAM3DLib.geometry import Geometry, reorient
+from RefSAM3DLib.inference.preprocess import intensity_windows
 from RefSAM3DLib.inference.session import PromptSession
 from RefSAM3DLib.text.wording import swap_sides
-from RefSAM3DLib.types import PromptResult, PromptStatus, ResolvedPrompt, Term, Volume
+from RefSAM3DLib.types import Modality, PromptResult, PromptStatus, ResolvedPrompt, Term, Volume
+
+from ..painting import cover, empty_place
 
 #: Trained names that an image of a grid may show although nobody contoured them there: no evidence of absence.
 MAY_BE_VISIBLE = {
@@ -25,6 +29,12 @@ MAY_BE_VISIBLE = {
 FAR_AWAY = ("liver", "spleen", "left kidney", "right kidney", "pancreas", "stomach", "gallbladder", "duodenum", "heart")
 #: In a cut field of view, of more than this a structure is present, of nothing it is absent, and between them not counted.
 PRESENT_ML = 1.0
+#: Kind of an altered view in which structures are missing although their place is in view.
+PAINTED = "painted over"
+#: How far beyond its contour a structure is painted over, mm (contours are drawn to about a voxel).
+PAINTED_RIM_MM = 3.0
+#: Voxels around a structure that its filling is taken from.
+SURROUNDINGS = 40
 #: Thinnest cut view worth asking about.
 LEAST_VIEW_MM = 40.0
 ABOVE_THE_CHIN = ("brainstem", "right parotid gland", "left parotid gland", "mandible")
@@ -61,8 +71,8 @@ def absent_names(engine: RefSAM3DEngine, region: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class CutView:
-    """A part of a volume along the body's axis. present, absent: trained structures known to be in it or not."""
+class AlteredView:
+    """A volume of which something was taken away. present, absent: trained structures known to be in it or not."""
 
     kind: str
     volume: Volume
@@ -70,7 +80,7 @@ class CutView:
     absent: tuple[str, ...]
 
 
-def cut_views(volume: Volume, truth: dict[str, np.ndarray]) -> list[CutView]:
+def cut_views(volume: Volume, truth: dict[str, np.ndarray]) -> list[AlteredView]:
     """A head CT below the chin (no brainstem, parotids, mandible) and above the larynx (no larynx, esophagus)."""
     order, flip = volume.geometry.to_working_orientation()
     spans = {}
@@ -98,8 +108,38 @@ def cut_views(volume: Volume, truth: dict[str, np.ndarray]) -> list[CutView]:
         present = tuple(n for n, ml in amount.items() if ml > PRESENT_ML)
         absent = tuple(n for n, ml in amount.items() if ml == 0)
         if absent:
-            out.append(CutView(kind, cut_volume(volume, axis, *native), present, absent))
+            out.append(AlteredView(kind, cut_volume(volume, axis, *native), present, absent))
     return out
+
+
+def painted_view(volume: Volume, truth: dict[str, np.ndarray], config: IntensityConfig, seed: int) -> AlteredView | None:
+    """The volume with one structure painted over, and a place painted where none is known; None where nothing can be removed.
+
+    The same routine as in training: what it says about real operations is limited.
+    """
+    names = sorted(n for n, m in truth.items() if float(m.sum()) * volume.geometry.voxel_volume_ml > PRESENT_ML)
+    if not names:
+        return None
+    rng = np.random.default_rng(seed)
+    gone = names[rng.integers(len(names))]
+    array = volume.array.astype(np.float32)
+    low, high = intensity_windows(volume, volume.modality or Modality.CT, config)[0]
+    rim = [int(-(-PAINTED_RIM_MM // mm)) for mm in volume.geometry.spacing_xyz_mm[::-1]]
+    labels = np.zeros(array.shape, np.uint8)
+    for mask in truth.values():
+        labels[mask] = 1
+    place = empty_place(rng, torch.from_numpy(truth[names[rng.integers(len(names))]]), torch.from_numpy(array), torch.from_numpy(labels))
+    for mask in (torch.from_numpy(truth[gone]), place):
+        if mask is None:
+            continue
+        grown = F.max_pool3d(mask.float()[None], [2 * n + 1 for n in rim], 1, rim)[0] > 0
+        index = grown.nonzero()
+        box = [slice(max(0, int(a) - SURROUNDINGS), int(b) + SURROUNDINGS + 1) for a, b in zip(index.min(0).values, index.max(0).values, strict=True)]
+        part = (torch.from_numpy(array[tuple(box)]) - low) / (high - low) * 2 - 1
+        cover(rng, part, grown[tuple(box)])
+        array[tuple(box)] = ((part + 1) / 2 * (high - low) + low).numpy()
+    altered = replace(volume, array=np.round(array).astype(volume.array.dtype), dicom_files=())
+    return AlteredView(PAINTED, altered, tuple(n for n in names if n != gone), (gone,))
 
 
 def cut_volume(volume: Volume, axis: int, low: int, high: int) -> Volume:

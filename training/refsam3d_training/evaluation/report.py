@@ -126,6 +126,7 @@ def _presence_table(presence: dict[str, Any]) -> str:
     rows = [
         ["AUROC, trained names over all", _number(presence["auroc_all"])],
         ["AUROC inside head-and-neck CTs", _number(presence["auroc_inside_head_and_neck"])],
+        ["AUROC where a structure was painted over", _number(presence["auroc_painted_over"])],
         ["expected calibration error", _number(presence["ece"])],
         ["absent and nothing drawn", _number(presence["absent_and_not_drawn"]["share"])],
         ["present but nothing drawn", _number(presence["present_but_not_drawn"]["share"])],

@@ -30,7 +30,7 @@ FOREIGN_SET = "totalsegmentator_examples"
 #: Cases per set whose wordings are varied: each asks some 30 texts per structure, twice.
 PARAPHRASE_CASES, PARAPHRASE_TEMPLATES = 3, 2
 #: Raised whenever the same settings measure something else than before, so that no journal mixes the two.
-RECORD_FORMAT = 2
+RECORD_FORMAT = 3
 
 
 def collect(

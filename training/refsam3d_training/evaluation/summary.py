@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .measures import auroc, bootstrap_interval, described, reliability
+from .probes import PAINTED
 
 Record = dict[str, Any]
 #: Pairs that overlap by definition: a part and its whole say nothing about prompt use.
@@ -107,9 +108,10 @@ def composites(records: Iterable[Record]) -> dict[str, Any]:
 
 
 def presence(records: Iterable[Record]) -> dict[str, Any]:
-    """How well "is it there?" is answered: trained names over all, inside head CTs, and untrained names apart."""
+    """How well "is it there?" is answered: trained names over all and inside head CTs; painted images and untrained names apart."""
     rows = [row for record in records for row in record.get("presence", [])]
-    trained = [r for r in rows if r["kind"] not in ("distractor", "own synonym")]
+    trained = [r for r in rows if r["kind"] not in ("distractor", "own synonym", PAINTED)]
+    painted = [r for r in rows if r["kind"] == PAINTED]
     inside = [r for r in trained if r["kind"] in CUT_KINDS or (r["kind"] == "own" and r["grid"] == "head_neck")]
     distractors = [r for r in rows if r["kind"] == "distractor"]
     error, bins = reliability([r["probability"] for r in trained], [r["present"] for r in trained])
@@ -118,6 +120,7 @@ def presence(records: Iterable[Record]) -> dict[str, Any]:
     return {
         "auroc_all": _auroc(trained),
         "auroc_inside_head_and_neck": _auroc(inside),
+        "auroc_painted_over": _auroc(painted),
         "auroc_by_grid": {g: _auroc([r for r in trained if r["grid"] == g]) for g in sorted({r["grid"] for r in trained})},
         "ece": round(error, 4),
         "reliability": bins,
