@@ -34,18 +34,19 @@ def paint(rng: np.random.Generator, values: Tensor, labels: Tensor, known: list[
         shape = labels == there[rng.integers(len(there))]
         place = empty_place(rng, shape, values, labels)
         if place is not None:
-            cover(rng, values, place)
+            cover(rng, values, place, labels > 0)
     if not alone:
         for value in rng.choice(there, min(len(there), int(rng.integers(1, 3))), replace=False):
-            cover(rng, values, labels == int(value))
+            cover(rng, values, labels == int(value), labels > 0)
             labels[labels == int(value)] = 0
     return values, labels
 
 
-def cover(rng: np.random.Generator, values: Tensor, mask: Tensor) -> None:
-    """Fill a mask and one voxel around it in place, with a soft rim. What the scanner did not see stays unseen."""
+def cover(rng: np.random.Generator, values: Tensor, mask: Tensor, spared: Tensor) -> None:
+    """Fill a mask and one voxel around it in place, with a soft rim. Voxels of other structures (``spared``) keep their values, and what the
+    scanner did not see stays unseen."""
     grown = _dilated(mask, 1)
-    alpha = F.avg_pool3d(_dilated(grown, 1).float()[None], 3, 1, 1, count_include_pad=False)[0] * (values != VOID)
+    alpha = F.avg_pool3d(_dilated(grown, 1).float()[None], 3, 1, 1, count_include_pad=False)[0] * ((values != VOID) & (~spared | mask))
     copied = _copied(rng, values, grown) if rng.random() < 0.5 else None
     values.lerp_(_smooth(rng, values, grown) if copied is None else copied, alpha)
 

@@ -129,6 +129,7 @@ def painted_view(volume: Volume, truth: dict[str, np.ndarray], config: Intensity
     for mask in truth.values():
         labels[mask] = 1
     place = empty_place(rng, torch.from_numpy(truth[names[rng.integers(len(names))]]), torch.from_numpy(array), torch.from_numpy(labels))
+    others = torch.from_numpy(labels > 0) & ~torch.from_numpy(truth[gone])
     for mask in (torch.from_numpy(truth[gone]), place):
         if mask is None:
             continue
@@ -136,9 +137,10 @@ def painted_view(volume: Volume, truth: dict[str, np.ndarray], config: Intensity
         index = grown.nonzero()
         box = [slice(max(0, int(a) - SURROUNDINGS), int(b) + SURROUNDINGS + 1) for a, b in zip(index.min(0).values, index.max(0).values, strict=True)]
         part = (torch.from_numpy(array[tuple(box)]) - low) / (high - low) * 2 - 1
-        cover(rng, part, grown[tuple(box)])
+        cover(rng, part, (grown & ~others)[tuple(box)], others[tuple(box)])
         array[tuple(box)] = ((part + 1) / 2 * (high - low) + low).numpy()
-    altered = replace(volume, array=np.round(array).astype(volume.array.dtype), dicom_files=())
+    whole = np.issubdtype(volume.array.dtype, np.integer)
+    altered = replace(volume, array=(np.round(array) if whole else array).astype(volume.array.dtype), dicom_files=())
     return AlteredView(PAINTED, altered, tuple(n for n in names if n != gone), (gone,))
 
 
