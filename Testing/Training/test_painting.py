@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from refsam3d_training import painting
 from refsam3d_training.painting import VOID, paint
 
@@ -94,3 +95,12 @@ def test_a_tile_without_known_structures_is_returned_as_it_is() -> None:
     found, left = paint(np.random.default_rng(0), values, labels, [7])
     assert found is values
     assert left is labels
+
+
+@pytest.mark.parametrize("reach", [1, 2, 5])
+def test_shifts_and_running_sums_are_the_pools_that_they_replace(reach: int) -> None:
+    values = torch.rand(20, 17, 23)
+    kernel = 2 * reach + 1
+    mask = values > 0.97
+    assert torch.equal(painting._dilated(mask, reach), F.max_pool3d(mask.float()[None], kernel, 1, reach)[0] > 0)
+    torch.testing.assert_close(painting._mean(values, reach), F.avg_pool3d(values[None], kernel, 1, reach)[0], rtol=1e-4, atol=1e-5)
