@@ -53,12 +53,15 @@ def no_folding() -> Undo:
     def tokens_of(self: Any, joined: Any) -> Any:
         return joined.queries.squeeze(1).T.chunk(len(self.levels), 1)
 
+    from RefSAM3DLib.modeling.cross_attention import WordCache
+
     undoing = [
         # Raw features (C, 1, N) where the queries would be: joined along the first axis and chosen along the last like them.
         _swap(level, "cache", lambda self, tokens: cache(tokens.T[:, None], tokens[:, :0])),
         _swap(level, "forward", lambda self, kept, words, mask: self.literal(kept.queries.squeeze(1).T, words, mask)),
         _swap(levels, "total", lambda self, joined, words, mask: torch.stack(
-            [module.literal(tokens, words, mask) for module, tokens in zip(self.levels, tokens_of(self, joined), strict=True)]).sum(0)),
+            [module.literal(tokens, words.keys, mask) for module, tokens in zip(self.levels, tokens_of(self, joined), strict=True)]).sum(0)),
+        _swap(levels, "cache_words", lambda self, words: WordCache(words, words)),  # nothing is read beforehand
     ]  # fmt: skip
 
     def undo() -> None:
@@ -112,9 +115,7 @@ def interpolated_upsampling() -> Undo:
     def slow(maps: Tensor, factor: int) -> Tensor:
         return F.interpolate(maps[None], scale_factor=factor, mode="trilinear", align_corners=False)[0]
 
-    from RefSAM3DLib.inference import decode
-
-    undo = [_swap(module, "upsample_linear", slow) for module in (mask_decoder, paper_decoder, decode)]
+    undo = [_swap(module, "upsample_linear", slow) for module in (mask_decoder, paper_decoder)]
 
     def back() -> None:
         for each in undo:
