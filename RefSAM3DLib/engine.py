@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import threading
@@ -37,6 +38,12 @@ DEFAULT_MODEL = ("Models", "refsam3d-small.safetensors")
 CACHE_BYTES = 1_000_000_000
 
 
+def _preload() -> None:
+    """SimpleITK takes 0.07 s and is first needed when a mask is written back: meanwhile the person types, or the image is read."""
+    with contextlib.suppress(ImportError):  # where it is missing, its first use says so
+        importlib.import_module("SimpleITK")
+
+
 class RefSAM3DEngine:
     """Text-prompted segmentation of volumes with one checkpoint on one device.
 
@@ -53,8 +60,7 @@ class RefSAM3DEngine:
         self._embeddings: OrderedDict[str, VolumeEmbedding] = OrderedDict()
         self._texts: dict[str, PromptFeatures] = {}
         self._lock = threading.RLock()
-        # Takes 0.07 s and is first needed when a mask is written back: meanwhile the person types, or the image is read.
-        threading.Thread(target=importlib.import_module, args=("SimpleITK",), name="preload").start()
+        threading.Thread(target=_preload, name="preload").start()
 
     @classmethod
     def from_default(cls, device: str = "auto", adapter: str | Path | None = None) -> RefSAM3DEngine:

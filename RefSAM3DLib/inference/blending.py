@@ -65,7 +65,7 @@ class Blending:
         counts, sizes = [len(a) for a in self.axes], [n // patch for n in self.layout.tile_dhw]
         lattice = tokens.unflatten(1, (*counts, *sizes)).permute(0, 1, 4, 2, 5, 3, 6).flatten(5).flatten(3, 4).flatten(1, 2)
         by_d, by_h, by_w = (self._placing(axis, patch).to(logits) for axis in range(3))
-        rows = by_h @ (lattice @ by_w.T)  # the last axis first: each product is as small as it can be
+        rows = by_h @ (lattice.to(logits) @ by_w.T)  # the last axis first: each product is as small as it can be
         logits.flatten(2).baddbmm_(by_d.expand(len(logits), -1, -1), rows.flatten(2))
         return logits
 

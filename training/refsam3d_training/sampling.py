@@ -77,7 +77,7 @@ class TileSampler:
             tiles.append(self._draw(own, grid, coarse, own.random() < share.foreign, share.painted))
         return tiles
 
-    def _draw(self, rng: np.random.Generator, grid: GridConfig, coarse: bool, foreign: bool, painted: float = 0.0) -> Tile:
+    def _draw(self, rng: np.random.Generator, grid: GridConfig, coarse: bool, foreign: bool, painted: float) -> Tile:
         case, focus = self._choose_case(rng, grid, foreign)
         image = case.coarse if coarse else case.fine
         tile = grid.coarse_tile_dhw if coarse else grid.tile_dhw
