@@ -36,9 +36,20 @@ def scores_table(values: dict) -> str:
         f"the training cases and blind to the image, reaches {blob}. Presence: AUROC {presence['auroc_all']:.2f} over all, "
         f"{presence['auroc_inside_head_and_neck']:.2f} inside the head and neck; expected calibration error {presence['ece']:.2f}. "
         f"Asked for one structure of the head and neck, the mask's mean Dice with the other ones is {others:.3f}.",
+        *trust_lines(values),
         f"This model was trained for {training.get('hours_in_all', training['hours']):.1f} hours on {training['hardware']}.",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def trust_lines(values: dict) -> list[str]:
+    """How far a verdict can be trusted: Dice by verdict, and what is said of structures that were painted over."""
+    said, gone = values["dice_by_verdict"], values["presence"]["painted_over"]["verdicts"]
+    parts = [f"{said[v]['mean']:.2f} where it is called {v} (n = {said[v]['n']})" for v in ("present", "uncertain") if v in said]
+    return [
+        f"A structure that is there has a mean Dice of {', '.join(parts)}. Of {gone['n']} structures that were painted over with the tissue around "
+        f"them, {100 * gone['present']:.0f} % are called present, {100 * gone['uncertain']:.0f} % uncertain, {100 * gone['absent']:.0f} % absent."
+    ]
 
 
 def speed_table(values: dict) -> str:

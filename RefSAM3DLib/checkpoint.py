@@ -29,6 +29,8 @@ class Calibration:
     """Presence logit to probability, per grid: ``sigmoid(scale * logit + bias)``, and the thresholds of the verdict.
 
     present_from, absent_below: probabilities; in between a structure is uncertain. mask_threshold: probability of a voxel.
+    least_confidence: per structure, the mean probability of an outline's voxels below which it is unusual; structures without one
+    are not checked.
     """
 
     scale: float = 1.0
@@ -36,6 +38,7 @@ class Calibration:
     present_from: float = 0.7
     absent_below: float = 0.3
     mask_threshold: float = 0.5
+    least_confidence: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from .localize import BOX_PROBABILITY, Finding, box_above, localize, transfer_bo
 from .plan import check_memory
 from .postprocess import NativeMap, combine, remove_specks, tight_box, to_native
 from .preprocess import Box
+from .verdict import outline_doubt, verdict_of
 
 if TYPE_CHECKING:
     from ..checkpoint import Calibration
@@ -37,7 +38,7 @@ FINE_VOXELS = 60_000_000
 
 @dataclass
 class TermAnswer:
-    """One structure of one prompt. presence: calibrated. native: probabilities, None if it is not drawn."""
+    """One structure of one prompt. presence: calibrated. close: looked at on fine tiles. native: probabilities, None if it is not drawn."""
 
     term: Term
     grid: GridConfig
@@ -46,6 +47,7 @@ class TermAnswer:
     box: Box | None = None
     #: the same box in voxels of the coarse look, None where there was none
     look: Box | None = None
+    close: bool = False
     native: NativeMap | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -147,19 +149,20 @@ class PromptSession:
         warnings += [w for t in terms for w in t.warnings]
         drawn = [t for t in terms if t.native is not None]
         joint, small = self._outlines_joined(drawn, calibration)
+        confidence = float(joint.values[small].mean()) if small.any() else float("nan")
         verdict = verdict_of(presence, bool(small.any()), calibration)
         if verdict is not Verdict.ABSENT:
+            warnings += self._outline_doubts(terms, confidence, calibration)
             warnings += self._side_warning(plain, joint, small)
             if warnings and any(w is not prompt.note for w in warnings):
                 verdict = Verdict.UNCERTAIN
         else:
-            small = np.zeros_like(small)
+            small, confidence = np.zeros_like(small), float("nan")
         frame = self.embedding.whole_view(plain[0].grid).frame  # every frame of a volume has the same native side
         inner = tight_box(small)
         box = None if inner is None else frame.native_box_of(tuple(v + joint.box[n // 2 * 2] for n, v in enumerate(inner)))  # type: ignore[arg-type]
         mask = frame.to_native_array(small, joint.box)
         probability = frame.to_native_array(joint.values.astype(np.float16), joint.box) if self.probability else None
-        confidence = float(joint.values[small].mean()) if box else float("nan")
         return PromptResult(
             prompt=prompt.prompt, resolved=prompt.resolved, verdict=verdict, presence=presence, confidence=confidence,
             mask=mask, volume_ml=float(small.sum()) * self.embedding.volume.geometry.voxel_volume_ml, box=box,
@@ -183,6 +186,7 @@ class PromptSession:
         self.engine._encode(wanted, self.progress, self.cancel, low, high, f"looking closer for {term.term.structure}")
         encoding = time.perf_counter() - started
         self._outline(term, views, box)
+        term.close = True
         return encoding
 
     def _draw_coarse(self, term: TermAnswer) -> float:
@@ -237,6 +241,27 @@ class PromptSession:
             joint = NativeMap(np.where(inside, joint.values, 0), joint.box)
         return joint, remove_specks(joint.values > calibration.mask_threshold)
 
+    def _outline_doubts(self, terms: list[TermAnswer], confidence: float, calibration: Calibration) -> list[str]:
+        """Structures that nothing could be outlined of, or with less confidence than usual. A region cuts outlines short: none is judged there.
+
+        Args:
+            confidence: of the whole result, which is that of its structure where there is only one.
+        """
+        if self.roi is not None:
+            return []
+        doubts = []
+        for term in terms:
+            if term.native is None:
+                if not term.term.subtract and term.presence >= calibration.present_from:
+                    doubts.append(outline_doubt(term.term.structure, None, calibration))
+            elif term.close:
+                own = confidence
+                if len(terms) > 1:
+                    inside = term.native.values[remove_specks(term.native.values > calibration.mask_threshold)]
+                    own = float(inside.mean()) if inside.size else float("nan")
+                doubts.append(outline_doubt(term.term.structure, None if math.isnan(own) else own, calibration))
+        return [d for d in doubts if d]
+
     def _side_warning(self, terms: list[TermAnswer], joint: NativeMap, mask: np.ndarray) -> list[str]:
         """Compare a left or right structure with the midline of the body."""
         sides = {self._side(t.term.structure) for t in terms}
@@ -264,10 +289,3 @@ class PromptSession:
             if term.structure in self.engine.vocabulary.names:
                 return self.engine.vocabulary.structure(term.structure).colour
         return 127, 127, 127
-
-
-def verdict_of(presence: float, drawn: bool, calibration: Calibration) -> Verdict:
-    """Present, uncertain or absent from the calibrated probability and from whether anything could be outlined."""
-    if presence < calibration.absent_below or (not drawn and presence < calibration.present_from):
-        return Verdict.ABSENT
-    return Verdict.PRESENT if presence >= calibration.present_from and drawn else Verdict.UNCERTAIN

@@ -26,7 +26,7 @@ def make_checkpoint() -> Checkpoint:
     config = ModelConfig.load(resource_path("Configs", "test_tiny.json"))
     config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=5))
     torch.manual_seed(0)
-    calibration = {"head_neck": Calibration(0.5, -0.25, 0.8, 0.2, 0.4)}
+    calibration = {"head_neck": Calibration(0.5, -0.25, 0.8, 0.2, 0.4, {"brainstem": 0.875})}
     card = {"name": "tiny", "licence": "Apache-2.0", "scores": {"brainstem": 0.5}, "text": "Übung µ"}
     return Checkpoint(config, Vocabulary.default().restricted_to(NAMES), (320, 49406, 49407), build_model(config).state_dict(), calibration, card)
 

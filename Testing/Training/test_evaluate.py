@@ -7,11 +7,12 @@ import shlex
 import numpy as np
 import pytest
 from refsam3d_training.__main__ import main
-from refsam3d_training.evaluation.calibrate import fit_threshold
+from refsam3d_training.evaluation.calibrate import EMPTY, fit_confidence, fit_threshold
 from refsam3d_training.evaluation.case_record import THRESHOLDS
 from refsam3d_training.evaluation.journal import Journal
 from refsam3d_training.evaluation.probes import PAINTED, absent_names, cut_views, painted_view, presence_logits
-from refsam3d_training.evaluation.summary import paraphrases, presence, prompt_use
+from refsam3d_training.evaluation.summary import by_verdict, paraphrases, presence, prompt_use
+from refsam3d_training.export import tensors_sha256
 from refsam3d_training.manifest import Manifest
 
 from RefSAM3DLib.checkpoint import load_checkpoint, save_checkpoint
@@ -92,6 +93,21 @@ def test_calibrate_then_export_changes_what_the_engine_says_and_keeps_the_weight
     assert "Not for diagnosis" in page
     assert "| brainstem | 2 |" in page
     assert "CC0" in page
+
+
+def test_a_model_file_is_exported_again_with_its_weights_and_another_calibration(evaluated, tiny_data, tiny_model, tmp_path, capsys):
+    calibration, output = tmp_path / "c.json", tmp_path / "again.safetensors"
+    calibration.write_text(json.dumps({"grids": {"head_neck": {"scale": 2.0, "least_confidence": {"larynx": 0.75}}}}))
+    command = ["export", str(tiny_model), "-o", str(output), "--calibration", str(calibration), "--scores", str(evaluated[0] / "summary.json")]
+    assert main(command) == 0
+    before, after = load_checkpoint(tiny_model), load_checkpoint(output)
+    assert after.calibration["head_neck"].least_confidence == {"larynx": 0.75}
+    assert all(before.state[k].equal(v) for k, v in after.state.items())
+    assert tensors_sha256(after.state) == before.card["tensors_sha256"] == after.card["tensors_sha256"]
+    assert after.card["training"] == before.card["training"]
+    assert "| larynx | 2 |" in output.with_suffix(".md").read_text()
+    assert main(command) == 1  # it is there already
+    assert "again.safetensors" in capsys.readouterr().err
 
 
 def test_hours_of_the_weights_that_a_run_began_with_are_counted(tiny_data, tiny_run, tiny_model, tmp_path):
@@ -227,6 +243,32 @@ def test_tables_of_prompt_use_paraphrases_and_presence_by_hand():
     apart = presence([record])
     assert apart["auroc_painted_over"] == 0.0
     assert all(apart[k] == found[k] for k in ("auroc_all", "auroc_inside_head_and_neck", "ece"))
+    assert apart["painted_over"]["verdicts"] == {"present": 1.0, "uncertain": 0.0, "absent": 0.0, "n": 1}
+    assert found["painted_over"]["verdicts"]["n"] == 0
+
+
+def test_dice_by_verdict_parts_what_was_said_of_structures_that_are_there():
+    rows = [("present", 0.9), ("present", 0.7), ("uncertain", 0.2)]
+    records = [{"structures": {"larynx": {"verdict": verdict, "dice": value}}} for verdict, value in rows] + [{"presence": []}]
+    found = by_verdict(records)
+    assert {k: (v["mean"], v["n"]) for k, v in found.items()} == {"present": (0.8, 2), "uncertain": (0.2, 1)}
+
+
+def test_least_confidence_lies_below_usual_outlines_and_above_failed_ones():
+    """Log-odds around 2 with a spread of 0.1, two failures among them; a rare structure has no limit."""
+    values = [1.8, 1.9, 1.9, 2.0, 2.0, 2.1, 2.1, 2.2, 0.5, None]
+
+    def record(name, value):
+        confidence = 0.0 if value is None else 1 / (1 + np.exp(-value))
+        return {"grid": "g", "modality": "ct", "structures": {name: {"dice_at": {"0.5": 0.5}, "confidence_at": {"0.5": confidence}}}}
+
+    records = [record("larynx", v) for v in values] + [record("esophagus", v) for v in values[:4]]
+    found = fit_confidence(records, "g", 0.5)
+    assert set(found) == {"larynx"}
+    least = np.log(found["larynx"] / (1 - found["larynx"]))
+    assert 0.5 < least < 1.8
+    assert least > EMPTY
+    assert fit_confidence(records, "other", 0.5) == {}
 
 
 def test_composites_are_scored_as_unions_and_differences():

@@ -8,10 +8,10 @@ import pytest
 import torch
 from refsam3d_training.__main__ import main
 from refsam3d_training.finetune import FinetuneConfig, finetune
-from refsam3d_training.new_structures import check_names, extended, structure_entry
+from refsam3d_training.new_structures import changes, check_names, extended, structure_entry
 from refsam3d_training.trainable import PAPER_PARTS, PARTS, part_of, select, shares
 
-from RefSAM3DLib.checkpoint import apply_adapter, load_checkpoint, save_checkpoint
+from RefSAM3DLib.checkpoint import Calibration, apply_adapter, load_checkpoint, save_checkpoint
 from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.errors import CheckpointError, ConfigError, InputError
 from RefSAM3DLib.types import PromptStatus
@@ -104,6 +104,14 @@ def test_adapter_refuses_another_base(tiny_model, tuned, tmp_path):
     save_checkpoint(base, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="load it with its own base"):
         apply_adapter(load_checkpoint(tmp_path / "other.safetensors"), tuned[0])
+
+
+def test_what_was_usual_for_a_tuned_structure_is_dropped_and_kept_for_the_others(tiny_model):
+    base = load_checkpoint(tiny_model)
+    base.calibration = {"head_neck": Calibration(scale=2.0, least_confidence={"larynx": 0.8, "mandible": 0.9})}
+    kept = changes(base, base, ["larynx"])["calibration"]["head_neck"]
+    assert Calibration(**kept) == Calibration(scale=2.0, least_confidence={"mandible": 0.9})
+    assert changes(base, base, ["brainstem"]) == {}
 
 
 def test_names_that_mean_something_else_or_nothing_labelled_are_refused(tiny_model, tiny_data, tmp_path):

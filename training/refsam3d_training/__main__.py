@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     _shared(one)
 
     one = add(export, "runs/default -o Resources/Models/refsam3d-small.safetensors --calibration runs/default/calibration.json")
-    one.add_argument("run", type=Path)
+    one.add_argument("run", type=Path, help="run folder, or a model file that shall keep its weights")
     one.add_argument("-o", "--output", type=Path, required=True)
     one.add_argument("--calibration", type=Path, help="file written by `calibrate`")
     one.add_argument("--scores", type=Path, help="summary.json written by `evaluate`, for the model card")

@@ -82,7 +82,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def calibrate(args: argparse.Namespace) -> int:
-    """Fit presence probability and mask threshold of each grid on the validation lists."""
+    """Fit presence probability, mask threshold and usual confidence of each grid on the validation lists."""
     from .evaluation.calibrate import calibrate as run
 
     run(args.model, args.data, args.output, args.journal or args.output.with_suffix(""), tuple(args.sets), args.limit, args.device)
@@ -90,13 +90,17 @@ def calibrate(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Write a training run as the engine's model file, with its model card beside it."""
+    """Write a training run as the engine's model file, with its model card beside it; a model file keeps its weights and gets the calibration."""
     from .evaluation.calibrate import read_calibration
-    from .export import export_run
+    from .export import export_again, export_run
     from .origin import origin_of, read_origin
 
     calibration = read_calibration(read_json(args.calibration)) if args.calibration else None
     scores = read_json(args.scores) if args.scores else None
+    if args.run.is_file():
+        values = export_again(args.run, args.output, calibration, scores, args.overwrite)
+        logging.info("%s: %.2f MB, the weights of '%s', sha256 %s", args.output, values["bytes"] / 1e6, args.run, values["sha256"])
+        return 0
     origin = origin_of(args.started_from) if args.started_from else read_origin(args.run)
     cache = args.cache or args.run.parent / "cache"
     values = export_run(args.run, args.data, args.output, cache, calibration, scores, args.hardware, args.power_watts, origin, args.overwrite)

@@ -1,4 +1,4 @@
-"""From a training state to the engine's checkpoint with its model card."""
+"""From a training state, or an earlier model file, to the engine's checkpoint with its model card."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from RefSAM3DLib.atomic import write_aside
-from RefSAM3DLib.checkpoint import Calibration, Checkpoint, save_checkpoint
+from RefSAM3DLib.checkpoint import Calibration, Checkpoint, load_checkpoint, save_checkpoint
 from RefSAM3DLib.config import ModelConfig
 from RefSAM3DLib.errors import CheckpointError
 from RefSAM3DLib.text.vocabulary import Vocabulary
@@ -92,6 +92,29 @@ def export_run(
     with write_aside(output.with_suffix(".md"), overwrite=True) as aside:
         aside.write_text(card_markdown(model.name, card, digest, size), encoding="utf-8")
     return {"step": state["step"], "sha256": digest, "bytes": size}
+
+
+def export_again(
+    model: Path, output: Path, calibration: dict[str, Calibration] | None = None, scores: dict[str, Any] | None = None, overwrite: bool = False
+) -> dict[str, Any]:
+    """A model file with the same weights, and another calibration or newer scores in its card; returns step, sha256 and bytes.
+
+    Raises:
+        CheckpointError: not a model file, or scores of other weights.
+    """
+    from .model_card import LIMITS, card_markdown, scores_for_card
+
+    checkpoint = load_checkpoint(model)
+    card = {**checkpoint.card, "limits": list(LIMITS)}
+    if scores is not None:
+        card["scores"] = scores_for_card(scores, tensors_sha256(checkpoint.state))
+    again = dataclasses.replace(checkpoint, calibration=calibration or checkpoint.calibration, card=card)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    digest = save_checkpoint(again, output, overwrite)
+    size = output.stat().st_size
+    with write_aside(output.with_suffix(".md"), overwrite=True) as aside:
+        aside.write_text(card_markdown(checkpoint.config.name, card, digest, size), encoding="utf-8")
+    return {"step": card["training"]["step"], "sha256": digest, "bytes": size}
 
 
 def export_checkpoint(

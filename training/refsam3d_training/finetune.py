@@ -102,7 +102,7 @@ def finetune(
         "loss_of_tuned_structures": {n: [before.get(n), after.get(n)] for n in names if n in before},
     }  # fmt: skip
     output.parent.mkdir(parents=True, exist_ok=True)
-    card["sha256"] = save_adapter(state, base.sha256, card, changes(base, target), output, overwrite)
+    card["sha256"] = save_adapter(state, base.sha256, card, changes(base, target, names), output, overwrite)
     card["bytes"] = output.stat().st_size
     return card
 

@@ -16,7 +16,8 @@ LIMITS = (
     "Head-and-neck organs were learnt from planning CT of patients with cancer, hippocampi from cropped T1 MR, sarcoma from crops around the tumour.",
     "The side of a hippocampus is not recorded in the training data and cannot be asked for.",
     "A verdict of presence is calibrated on images like those of training; on other images it is reported as uncertain.",
-    "Presence follows the field of view more than the organ: one that is missing where it should be (removed by surgery) may be called present.",
+    "Presence follows the field of view more than the organ: one that is missing where it should be (removed by surgery) is called uncertain "
+    "where its outline is less confident than usual, and may be called present where it is not.",
     "Weights are random at the start of training: no SAM or CLIP weights are in this file.",
 )
 
@@ -55,20 +56,29 @@ def make_card(
     if power_watts is not None:
         training["power_watts_assumed"] = power_watts
         training["energy_kwh"] = round(training["hours_in_all"] * power_watts / 1000, 3)
-    if scores is None:
-        return card
+    if scores is not None:
+        card["scores"] = scores_for_card(scores, tensors)
+    return card
+
+
+def scores_for_card(scores: dict[str, Any], tensors: str) -> dict[str, Any]:
+    """What a card keeps of ``summary.json``.
+
+    Raises:
+        CheckpointError: the scores were measured on other weights.
+    """
     if scores["model"].get("tensors_sha256") not in (None, tensors):
         raise CheckpointError(
-            f"The scores were measured on the weights {scores['model']['tensors_sha256'][:12]}, this run has {tensors[:12]}; "
+            f"The scores were measured on the weights {scores['model']['tensors_sha256'][:12]}, this model has {tensors[:12]}; "
             "run `evaluate` on this model first."
         )
     presence = scores["presence"]
-    card["scores"] = {
+    return {
         "split": scores["split"], "structures": scores["structures"], "mean_dice_by_grid": scores["mean_dice_by_grid"],
         "presence": {k: presence.get(k) for k in PRESENCE},
         "centred_ellipsoid": scores.get("centred_ellipsoid", {}), "seconds_per_case": scores["seconds_per_case"], "device": scores["device"],
+        "painted_over": presence.get("painted_over"), "dice_by_verdict": scores.get("dice_by_verdict", {}),
     }  # fmt: skip
-    return card
 
 
 def hours_before(training: dict[str, Any]) -> float:
@@ -129,8 +139,23 @@ def _score_lines(scores: dict[str, Any]) -> list[str]:
         *lines, "",
         f"Presence: AUROC {number['auroc_all']} over all images, {number['auroc_inside_head_and_neck']} inside head-and-neck CT, "
         f"{number['auroc_painted_over']} where a structure was painted over with the tissue around it; calibration error {number['ece']}.",
+        *_trust_lines(scores),
         f"Median time per case ({scores['device']}): {seconds}.",
     ]  # fmt: skip
+
+
+def _trust_lines(scores: dict[str, Any]) -> list[str]:
+    lines = []
+    painted = scores.get("painted_over")
+    if painted and painted["verdicts"]["n"]:
+        gone = painted["verdicts"]
+        lines.append(
+            f"Of {gone['n']} structures that were painted over, {100 * gone['present']:.0f} % were called present, {100 * gone['uncertain']:.0f} % "
+            f"uncertain and {100 * gone['absent']:.0f} % absent."
+        )
+    said = scores.get("dice_by_verdict", {})
+    parts = [f"{_cell(said[v])} where called {v} (n = {said[v]['n']})" for v in ("present", "uncertain") if said.get(v, {}).get("n")]
+    return [*lines, f"Dice of structures that are there: {', '.join(parts)}."] if parts else lines
 
 
 def _cell(value: dict[str, Any] | None) -> str:

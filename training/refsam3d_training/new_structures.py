@@ -87,8 +87,12 @@ def choose_grid(config: ModelConfig, modalities: Sequence[str], extents_mm: Sequ
     return min(candidates, key=excess)
 
 
-def changes(base: Checkpoint, extended: Checkpoint) -> dict:
-    """What an adapter must carry beside its parameters."""
+def changes(base: Checkpoint, extended: Checkpoint, tuned: Sequence[str]) -> dict:
+    """What an adapter must carry beside its parameters.
+
+    Outlines of the tuned structures are no longer as confident as those of the base, so what was usual for them is dropped: nothing
+    but cases that the tuning did not see could say what is now.
+    """
     out: dict = {}
     if extended.vocabulary != base.vocabulary:
         out["vocabulary"] = extended.vocabulary.to_dict()
@@ -96,6 +100,9 @@ def changes(base: Checkpoint, extended: Checkpoint) -> dict:
         out["config"] = extended.config.to_dict()
     if extended.tokens != base.tokens:
         out["tokens"] = list(extended.tokens or ())
+    if any(name in c.least_confidence for c in base.calibration.values() for name in tuned):
+        kept = {grid: {n: v for n, v in c.least_confidence.items() if n not in tuned} for grid, c in base.calibration.items()}
+        out["calibration"] = {grid: dataclasses.asdict(dataclasses.replace(c, least_confidence=kept[grid])) for grid, c in base.calibration.items()}
     return out
 
 

@@ -1,9 +1,10 @@
-"""The ``calibrate`` command: presence probability and mask threshold of each grid, fitted on the validation split."""
+"""The ``calibrate`` command: presence, mask threshold and usual confidence of each grid, fitted on the validation split."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from RefSAM3DLib.checkpoint import Calibration, load_checkpoint
 from RefSAM3DLib.engine import RefSAM3DEngine
 
 from .case_record import SYNONYMS, THRESHOLDS, Extras
-from .measures import auroc, reliability
+from .measures import auroc, described, reliability
 from .report import write_json
 from .run import DEFAULT_SETS, collect
 from .summary import Record
@@ -24,6 +25,12 @@ logger = logging.getLogger(__name__)
 #: Dice is flat in the threshold, volume is not: of those that are this close to the best one the nearest to one half is taken. With
 #: the best itself (0.3, 0.0024 better on validation) brainstem and parotid glands came out 14 to 27 % too large on the test list.
 THRESHOLD_TOLERANCE = 0.003
+
+#: An outline is unusual where the log-odds of its confidence lie this many robust standard deviations below the structure's median. Chosen
+#: on validation, see training/EXPERIMENTS.md.
+UNUSUAL = 3.0
+#: Cases of a structure from which its usual confidence can be told, and the log-odds that an empty outline counts with.
+LEAST_CASES, EMPTY = 5, -3.0
 
 #: While fitting, nothing is held back: a structure that the raw logit denies still shows its mask.
 OPEN = Calibration(present_from=0.0, absent_below=0.0)
@@ -72,6 +79,35 @@ def fit_threshold(records: list[Record], grid: str) -> tuple[float, dict[str, fl
     return float(min(good, key=lambda k: abs(float(k) - 0.5))), {k: round(v, 4) for k, v in curve.items()}
 
 
+def fit_confidence(records: list[Record], grid: str, threshold: float) -> dict[str, float]:
+    """Per structure the least confidence of a usual outline, see ``UNUSUAL``; the spread is the median over the grid's structures.
+
+    Median and median deviation, so that the few failures among the cases do not widen what counts as usual. A structure in fewer than
+    ``LEAST_CASES`` cases has none.
+    """
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if record["grid"] == grid:
+            for name, row in record.get("structures", {}).items():
+                if "confidence_at" in row:
+                    confidence = row["confidence_at"][f"{threshold:g}"]
+                    found.setdefault(name, []).append(max(EMPTY, math.log(confidence / (1 - confidence))) if 0 < confidence < 1 else EMPTY)
+    enough = {name: np.array(values) for name, values in found.items() if len(values) >= LEAST_CASES}
+    if not enough:
+        return {}
+    spread = float(np.median([1.4826 * np.median(np.abs(v - np.median(v))) for v in enough.values()]))
+    return {name: round(1 / (1 + math.exp(UNUSUAL * spread - float(np.median(v)))), 4) for name, v in sorted(enough.items())}
+
+
+def _unusual_outlines(records: list[Record], grid: str, threshold: float, least: dict[str, float]) -> dict[str, Any]:
+    """How many drawn structures fall below their least confidence, and how good both kinds are."""
+    rows = [(n, row) for r in records if r["grid"] == grid for n, row in r.get("structures", {}).items() if n in least and "confidence_at" in row]
+    key = f"{threshold:g}"
+    below = [row["dice_at"][key] for n, row in rows if row["confidence_at"][key] < least[n]]
+    usual = [row["dice_at"][key] for n, row in rows if row["confidence_at"][key] >= least[n]]
+    return {"outlines": len(rows), "unusual": len(below), "dice": {k: described(v) for k, v in (("unusual", below), ("usual", usual)) if v}}
+
+
 def fit(records: list[Record], grids: list[str]) -> dict[str, Any]:
     """Calibration per grid and how well it fits; a grid without both kinds of prompts keeps the default."""
     out: dict[str, Any] = {"grids": {}, "fit": {}}
@@ -85,7 +121,8 @@ def fit(records: list[Record], grids: list[str]) -> dict[str, Any]:
             weights = np.array([1 / (1 + SYNONYMS) if r["kind"] in ("own", "own synonym") else 1.0 for r in mine])
             scale, bias = fit_presence(logits, present, weights)
         threshold, curve = fit_threshold(records, grid)
-        out["grids"][grid] = dataclasses.asdict(Calibration(scale=scale, bias=bias, mask_threshold=threshold))
+        least = fit_confidence(records, grid, threshold)
+        out["grids"][grid] = dataclasses.asdict(Calibration(scale=scale, bias=bias, mask_threshold=threshold, least_confidence=least))
         asked = np.array([r["kind"] != "own synonym" for r in mine], dtype=bool)  # the fit is judged by canonical names, as `evaluate` does
         logits, present = logits[asked], present[asked]
         probability = 1 / (1 + np.exp(-(scale * logits + bias)))
@@ -94,7 +131,7 @@ def fit(records: list[Record], grids: list[str]) -> dict[str, Any]:
             "present": int(present.sum()), "absent": int((~present).sum()), "auroc": auroc(logits[present], logits[~present]), "ece": error,
             "present_denied": float((probability[present] < Calibration.absent_below).mean()) if present.any() else None,
             "absent_denied": float((probability[~present] < Calibration.absent_below).mean()) if (~present).any() else None,
-            "dice_by_threshold": curve,
+            "dice_by_threshold": curve, "outline_confidence": _unusual_outlines(records, grid, threshold, least),
         }  # fmt: skip
     return out
 

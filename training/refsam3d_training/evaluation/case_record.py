@@ -37,9 +37,9 @@ class Extras:
     """What is asked beside the structures themselves.
 
     paraphrases: held-out templates per held-out wording (0: none). views: cut the field of view. painted: with ``views``, paint a
-    structure over. thresholds: Dice at each of
-    ``THRESHOLDS``. surfaces: surface Dice. wordings: presence logits of trained synonyms too. absent: ask for what the image
-    cannot hold. draw_absent: send absent names through the front door; else their logits alone. composites: ask ``COMPOSITES``.
+    structure over. thresholds: Dice and confidence at each of ``THRESHOLDS``. surfaces: surface Dice. wordings: presence logits of
+    trained synonyms too. absent: ask for what the image cannot hold. draw_absent: send absent names through the front door; else
+    their logits alone. composites: ask ``COMPOSITES``.
     """
 
     paraphrases: int = 0
@@ -114,16 +114,22 @@ def _scores(volume: Volume, truth: dict[str, np.ndarray], answers: dict[str, Pro
         if extras.surfaces:
             row["nsd"] = dict(zip((f"{t:g}" for t in TOLERANCES_MM), surface_dice(answer.mask, mask, spacing, TOLERANCES_MM), strict=True))
         if extras.thresholds and answer.probability is not None:
-            row["dice_at"] = _dice_at(answer.probability, mask)
+            row["dice_at"], row["confidence_at"] = _at_thresholds(answer.probability, mask)
         scores[name] = row
     return scores
 
 
-def _dice_at(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+def _at_thresholds(probability: np.ndarray, mask: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
+    """Dice, and mean probability of the outline's voxels (0 where there are none), at each of ``THRESHOLDS``."""
     box = tight_box((probability > 0) | mask)
     assert box is not None
     cut = tuple(slice(box[2 * a], box[2 * a + 1]) for a in range(3))
-    return {f"{t:g}": dice(remove_specks(probability[cut] > t), mask[cut]) for t in THRESHOLDS}
+    scores, confidences = {}, {}
+    for threshold in THRESHOLDS:
+        outline = remove_specks(probability[cut] > threshold)
+        scores[f"{threshold:g}"] = dice(outline, mask[cut])
+        confidences[f"{threshold:g}"] = float(probability[cut][outline].astype(np.float32).mean()) if outline.any() else 0.0
+    return scores, confidences
 
 
 def _presence_row(kind: str, name: str, grid: str, present: bool, answer: PromptResult | None, logit: float) -> dict[str, Any]:

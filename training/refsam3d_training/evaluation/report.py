@@ -123,10 +123,12 @@ def _structure_table(structures: dict[str, Any]) -> str:
 
 
 def _presence_table(presence: dict[str, Any]) -> str:
+    gone = presence["painted_over"]["verdicts"]
     rows = [
         ["AUROC, trained names over all", _number(presence["auroc_all"])],
         ["AUROC inside head-and-neck CTs", _number(presence["auroc_inside_head_and_neck"])],
         ["AUROC where a structure was painted over", _number(presence["auroc_painted_over"])],
+        *([f"called {verdict} where painted over", _number(gone[verdict])] for verdict in ("present", "uncertain", "absent")),
         ["expected calibration error", _number(presence["ece"])],
         ["absent and nothing drawn", _number(presence["absent_and_not_drawn"]["share"])],
         ["present but nothing drawn", _number(presence["present_but_not_drawn"]["share"])],

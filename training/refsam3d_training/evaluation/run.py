@@ -30,7 +30,7 @@ FOREIGN_SET = "totalsegmentator_examples"
 #: Cases per set whose wordings are varied: each asks some 30 texts per structure, twice.
 PARAPHRASE_CASES, PARAPHRASE_TEMPLATES = 3, 2
 #: Raised whenever the same settings measure something else than before, so that no journal mixes the two.
-RECORD_FORMAT = 3
+RECORD_FORMAT = 4
 
 
 def collect(
@@ -74,11 +74,17 @@ def collect(
     return records
 
 
+def dice_alone(record: Record) -> Record:
+    """What ``compare`` needs of a case: small enough to be kept beside the tables, so that later references need no second evaluation."""
+    return {**{k: record[k] for k in ("case", "grid", "modality")}, "structures": {n: {"dice": r["dice"]} for n, r in record["structures"].items()}}
+
+
 def evaluate(
     model: Path, data: Path, split: str, output: Path, sets: tuple[str, ...] = DEFAULT_SETS, limit: int | None = None, device: str = "auto",
     adapter: Path | None = None, paraphrase_cases: int = PARAPHRASE_CASES, pictures: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure a model file on a split; writes evaluation.json, .csv, .html, reliability.png and summary.json; returns the summary."""
+    """Measure a model file on a split; writes evaluation.json, .csv, .html, reliability.png, case_scores.json and
+    summary.json; returns the summary."""
     engine = RefSAM3DEngine.from_checkpoint(model, device, adapter)
     extras = Extras(paraphrases=PARAPHRASE_TEMPLATES if paraphrase_cases else 0)
     records = collect(engine, data, split, sets, output, extras, limit, paraphrase_cases, pictures)
@@ -94,6 +100,7 @@ def evaluate(
         summary["centred_ellipsoid"] = ellipsoid_baseline(Manifest.read(data / "sts_tumour"), split)
     write_json(output / "evaluation.json", {**summary, "records": records})
     write_json(output / "summary.json", summary)
+    write_json(output / "case_scores.json", {**summary, "records": [dice_alone(r) for r in records if r.get("structures")]})
     write_csv(output / "evaluation.csv", records)
     write_reliability(output / "reliability.png", summary["presence"])
     write_page(output / "evaluation.html", summary, records)

@@ -129,9 +129,24 @@ def presence(records: Iterable[Record]) -> dict[str, Any]:
         "absent_and_not_drawn": _share([not r["drawn"] for r in trained if not r["present"]]),
         "absent_and_not_drawn_by_kind": {k: {**_share([not r["drawn"] for r in v]), "verdict_absent": _share([r["verdict"] == "absent" for r in v])["share"]}
                                          for k, v in absent.items()},
+        "painted_over": {"verdicts": _verdicts([r for r in painted if not r["present"]]), "verdicts_beside": _verdicts([r for r in painted if r["present"]])},
         "untrained_names_raw_text": {"prompts": len(distractors), "not_drawn": _share([not r["drawn"] for r in distractors])["share"],
                                      "auroc_against_own": _auroc([*distractors, *(r for r in rows if r["kind"] == "own")], "logit")},
     }  # fmt: skip
+
+
+def _verdicts(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Share of each verdict."""
+    return {v: _share([r["verdict"] == v for r in rows])["share"] for v in ("present", "uncertain", "absent")} | {"n": len(rows)}
+
+
+def by_verdict(records: Iterable[Record]) -> dict[str, Any]:
+    """Dice of structures that are there by what was said of them: a verdict that can be trusted parts good outlines from bad ones."""
+    rows: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for row in record.get("structures", {}).values():
+            rows[row["verdict"]].append(row["dice"])
+    return {verdict: described(values) for verdict, values in sorted(rows.items())}
 
 
 def _share(flags: list[bool]) -> dict[str, Any]:
@@ -164,5 +179,5 @@ def summarise(records: list[Record]) -> dict[str, Any]:
     return {
         "cases": dict(sorted(counts.items())), "structures": by_structure(records), "mean_dice_by_grid": {g: grid_mean(records, g) for g in grids},
         "prompt_use": prompt_use(records), "composites": composites(records), "paraphrases": paraphrases(records), "presence": presence(records),
-        "seconds_per_case": seconds(records),
+        "dice_by_verdict": by_verdict(records), "seconds_per_case": seconds(records),
     }  # fmt: skip
