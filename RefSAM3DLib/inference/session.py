@@ -252,7 +252,8 @@ class PromptSession:
         doubts = []
         for term in terms:
             if term.native is None:
-                if not term.term.subtract and term.presence >= calibration.present_from:
+                known = term.term.structure in self.engine.vocabulary.names  # of an unknown text nobody knows the place
+                if known and not term.term.subtract and term.presence >= calibration.present_from:
                     doubts.append(outline_doubt(term.term.structure, None, calibration))
             elif term.close:
                 own = confidence

@@ -91,3 +91,4 @@ def test_a_place_in_view_without_an_outline_is_uncertain_and_says_so(monkeypatch
         assert found.verdict is Verdict.UNCERTAIN
         assert not found.mask.any()
         assert ["nothing could be outlined there" in w for w in found.warnings] == [True]
+    assert not any("place" in w for w in ask("pterygoid plexus", {}, allow_unknown=True).warnings)
