@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from itertools import permutations, product
 from pathlib import Path
 
@@ -13,68 +11,22 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import slicerio
-from dicom_files import alter, write_multiframe, write_series
+from dicom_files import write_series
 from hypothesis import given
 from hypothesis import strategies as st
+from results_to_write import GRIDS, INFO, MASKS, NAMES, PHANTOM, moved, result, results_of
 
 from RefSAM3DLib.errors import InputError, OutputError
-from RefSAM3DLib.geometry import Geometry, reorient
-from RefSAM3DLib.phantoms.simple import asymmetric_blocks
+from RefSAM3DLib.geometry import reorient
 from RefSAM3DLib.places import box_of
 from RefSAM3DLib.provenance import decode_tag, encode_tag
 from RefSAM3DLib.segmentation_io import (
-    check_probability_output,
-    check_segmentation_output,
     read_segmentation,
     write_probability,
     write_segmentation,
 )
-from RefSAM3DLib.types import PromptResult, Verdict, Volume
+from RefSAM3DLib.types import Verdict, Volume
 from RefSAM3DLib.volume_io import load_volume
-
-INFO = {"name": "refsam3d-test", "sha256": "ab" * 32, "device": "cpu", "version": "1.2.3", "adapter": "/home/somebody/mine.safetensors"}
-PHANTOM, MASKS = asymmetric_blocks((10, 12, 14))
-SHEAR = np.array([[1, 0, 0, 0], [0, 1, 0.3, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-NAMES = ("left parotid gland", "mandible", "larynx")
-
-
-def result(prompt: str, mask: np.ndarray, resolved: str | None = None, verdict: Verdict = Verdict.PRESENT, **more: object) -> PromptResult:
-    return PromptResult(
-        prompt=prompt,
-        resolved=prompt if resolved is None else resolved,
-        verdict=verdict,
-        presence=0.9712,
-        confidence=0.8,
-        mask=mask,
-        volume_ml=float(mask.sum()),
-        box=box_of(mask),
-        elapsed_s=0.1,
-        **{"colour": (200, 100, 50)} | more,
-    )
-
-
-def results_of(masks: dict[str, np.ndarray]) -> list[PromptResult]:
-    return [result(name, mask) for name, mask in zip(NAMES, masks.values(), strict=True)]
-
-
-def moved(volume: Volume, matrix: np.ndarray) -> Volume:
-    return Volume(volume.array, Geometry(volume.geometry.shape_dhw, matrix @ volume.geometry.ijk_to_ras), volume.modality)
-
-
-def rotated() -> Volume:
-    a, b = np.deg2rad(20), np.deg2rad(-35)
-    about_z = np.array([[np.cos(a), -np.sin(a), 0, 0], [np.sin(a), np.cos(a), 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    about_x = np.array([[1, 0, 0, 0], [0, np.cos(b), -np.sin(b), 0], [0, np.sin(b), np.cos(b), 0], [0, 0, 0, 1]])
-    return moved(PHANTOM, about_z @ about_x)
-
-
-GRIDS = {
-    "straight": PHANTOM,
-    "oblique": rotated(),
-    "left-handed": moved(PHANTOM, np.diag([-1.0, 1, 1, 1])),
-    "sheared": moved(rotated(), SHEAR),
-    "far away": moved(PHANTOM, np.array([[1, 0, 0, -881.3004], [0, 1, 0, 1234.5678], [0, 0, 1, -2000.1], [0, 0, 0, 1.0]])),
-}
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -258,93 +210,6 @@ def test_a_segmentation_that_slicer_cropped_is_put_back_into_the_image(tmp_path:
         read_segmentation(path, moved(PHANTOM, far).geometry)
 
 
-# -- DICOM SEG ---------------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["series", "tilted", "multi-frame"])
-def dicom_volume(tmp_path: Path, request) -> Volume:
-    stored = np.random.default_rng(0).integers(0, 3000, (10, 12, 14)).astype(np.int16)
-    step = (0.0, 0.5, 2.4) if request.param == "tilted" else (0.0, 0.0, 2.5)
-    places = np.array([-20.0, -30.0, 100.0]) + np.outer(np.arange(10), step)
-    if request.param == "multi-frame":
-        shuffled = np.random.default_rng(1).permutation(10)
-        write_multiframe(tmp_path / "in" / "a.dcm", stored[shuffled], places[shuffled])
-    else:
-        write_series(tmp_path / "in", stored, positions=places)
-    return load_volume(tmp_path / "in")
-
-
-def test_a_dicom_seg_comes_back_to_the_voxel_the_place_and_the_tag(tmp_path: Path, dicom_volume: Volume):
-    import highdicom as hd
-
-    results = [result("esophagus", np.zeros((10, 12, 14), bool), verdict=Verdict.ABSENT), *results_of(MASKS)]
-    results[1].prompt = "glande parotide | gauche é"
-    path = tmp_path / "a.dcm"
-    write_segmentation(path, results, dicom_volume, INFO)
-    segments, geometry = read_segmentation(path)
-    assert geometry == dicom_volume.geometry
-    assert [s[0] for s in segments] == list(NAMES)
-    for (_, mask, tags), wanted, label in zip(segments, results[1:], "234", strict=True):
-        assert np.array_equal(mask, wanted.mask)
-        assert tags["RefSAM3D.Prompt"] == wanted.prompt
-        assert tags["RefSAM3D.Label"] == label
-        assert tags["RefSAM3D.ModelSHA256"] == "ab" * 32
-    seg = hd.seg.segread(path)
-    assert seg.PatientID == "4711"
-    first = seg.get_segment_description(1)
-    assert first.segmented_property_type.meaning == "Parotid gland"
-    assert first.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
-    assert first.algorithm_type.value == "AUTOMATIC"
-    assert first.SegmentLabel == "left parotid gland"
-    source = {str(ref.ReferencedSOPInstanceUID) for s in seg.ReferencedSeriesSequence for ref in s.ReferencedInstanceSequence}
-    import pydicom
-
-    assert source == {str(pydicom.dcmread(name, stop_before_pixels=True).SOPInstanceUID) for name in dicom_volume.dicom_files}
-
-
-def test_a_name_that_highdicom_doubts_is_not_printed(tmp_path: Path, recwarn):
-    import pydicom
-
-    write_series(tmp_path / "in", np.random.default_rng(0).integers(0, 3000, (10, 12, 14)).astype(np.int16))
-    for path in (tmp_path / "in").iterdir():
-        alter(path, PatientName="MUSTER-4711")
-    write_segmentation(tmp_path / "a.dcm", results_of(MASKS), load_volume(tmp_path / "in"), INFO)
-    assert pydicom.dcmread(tmp_path / "a.dcm").PatientName == "MUSTER-4711"
-    assert not [w for w in recwarn if "MUSTER" in str(w.message)]
-
-
-def test_a_dicom_seg_of_another_program_reaches_as_far_as_its_slices(tmp_path: Path):
-    import pydicom
-
-    write_series(tmp_path / "in", np.random.default_rng(0).integers(0, 3000, (10, 12, 14)).astype(np.int16))
-    volume = load_volume(tmp_path / "in")
-    mask = np.zeros((10, 12, 14), bool)
-    mask[3:5, 2:6, 3:9] = mask[7, 1, 1] = True
-    write_segmentation(tmp_path / "a.dcm", [result("larynx", mask)], volume, INFO)
-    data = pydicom.dcmread(tmp_path / "a.dcm")
-    del data.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
-    data.save_as(tmp_path / "b.dcm")
-    ((name, cropped, tags),), geometry = read_segmentation(tmp_path / "b.dcm")
-    assert (name, tags) == ("larynx", {})
-    assert np.array_equal(cropped, mask[3:8])
-    assert geometry.shape_dhw == (5, 12, 14)
-    ((_, placed, _),), _ = read_segmentation(tmp_path / "b.dcm", volume.geometry)
-    assert np.array_equal(placed, mask)
-
-
-def test_a_dicom_seg_without_a_voxel_or_without_dicom_input_is_refused(tmp_path: Path, dicom_volume: Volume):
-    nothing = [result("larynx", np.zeros((10, 12, 14), bool), verdict=Verdict.ABSENT)]
-    with pytest.raises(OutputError, match=r"No structure was found.*; write a \.seg\.nrrd file instead"):
-        write_segmentation(tmp_path / "a.dcm", nothing, dicom_volume, INFO)
-    with pytest.raises(OutputError, match=r"needs a DICOM series as input; write a \.seg\.nrrd"):
-        write_segmentation(tmp_path / "a.dcm", results_of(MASKS), PHANTOM, INFO)
-    Path(dicom_volume.dicom_files[0]).unlink()
-    with pytest.raises(OutputError, match=r"source images .* cannot be read again"):
-        write_segmentation(tmp_path / "a.dcm", results_of(MASKS), dicom_volume, INFO)
-    assert not (tmp_path / "a.dcm").exists()
-    assert not list(tmp_path.glob(".*"))
-
-
 def test_something_else_than_a_segmentation_is_refused(tmp_path: Path):
     write_series(tmp_path, np.ones((1, 5, 4), np.int16), positions=np.zeros((1, 3)), names=["ct.dcm"])
     (tmp_path / "a.seg.nrrd").write_bytes(b"rubbish")
@@ -357,9 +222,6 @@ def test_something_else_than_a_segmentation_is_refused(tmp_path: Path):
     ]:
         with pytest.raises(InputError, match=sentence):
             read_segmentation(tmp_path / name)
-
-
-# -- Probability -------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ending", ["nrrd", "nii.gz", "mha"])
@@ -384,72 +246,6 @@ def test_probability_is_3d_for_one_result_and_a_frame_per_result_for_several(tmp
 def test_a_probability_without_any_is_refused(tmp_path: Path):
     with pytest.raises(OutputError, match="No result has a probability"):
         write_probability(tmp_path / "p.nrrd", results_of(MASKS), PHANTOM)
-
-
-# -- Names, disks, kills -----------------------------------------------------------------------------------------------------------------
-
-
-def test_names_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path, monkeypatch):
-    with pytest.raises(OutputError, match=r"ending that is not written; use one of \.seg\.nrrd, \.nii\.gz"):
-        check_segmentation_output("a.png")
-    with pytest.raises(OutputError, match=r"needs one of the endings \.nii\.gz.*no \.seg\.nrrd"):
-        check_probability_output("a.seg.nrrd")
-    with pytest.raises(OutputError, match="image is sheared"):
-        check_probability_output("a.nii.gz", GRIDS["sheared"])
-    check_segmentation_output("A.SEG.NRRD", GRIDS["sheared"])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(OutputError, match="needs the package highdicom: pip install"):
-        check_segmentation_output("a.dcm")
-
-
-@pytest.mark.parametrize("ending", ["seg.nrrd", "nrrd"])
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch, ending: str):
-    path = tmp_path / f"a.{ending}"
-    path.write_bytes(b"old")
-    real = nrrd.write
-
-    def fill(file, *args, **kwargs):
-        real(file, *args, **kwargs)
-        os.truncate(file, 100)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(nrrd, "write", fill)
-    with pytest.raises(OutputError, match=r"Could not write .*No space left"):
-        write_segmentation(path, results_of(MASKS), PHANTOM, INFO, overwrite=True)
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("ending", ["nii.gz", "mha"])
-def test_a_writer_of_itk_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch, ending: str):
-    path = tmp_path / f"a.{ending}"
-    path.write_bytes(b"old")
-
-    def fail(_image, name, **_):
-        Path(name).write_bytes(b"half")
-        raise RuntimeError("ITK ERROR: write failed")
-
-    monkeypatch.setattr(sitk, "WriteImage", fail)
-    with pytest.raises(OutputError, match="disk may be full"):
-        write_segmentation(path, results_of(MASKS), PHANTOM, INFO, overwrite=True)
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("ending", ["seg.nrrd", "nii.gz"])
-def test_nothing_is_overwritten_unasked(tmp_path: Path, ending: str):
-    path = tmp_path / f"a.{ending}"
-    path.write_bytes(b"old")
-    with pytest.raises(OutputError, match="exists already"):
-        write_segmentation(path, results_of(MASKS), PHANTOM, INFO)
-    assert path.read_bytes() == b"old"
-    write_segmentation(path, results_of(MASKS), PHANTOM, INFO, overwrite=True)
-    assert len(read_segmentation(path)[0]) == 3
-
-
-def test_a_mask_of_another_grid_is_refused(tmp_path: Path):
-    with pytest.raises(OutputError, match=r"has shape \(2, 2, 2\), the image \(10, 12, 14\)"):
-        write_segmentation(tmp_path / "a.nrrd", [result("larynx", np.ones((2, 2, 2), bool))], PHANTOM, INFO)
 
 
 @pytest.mark.data

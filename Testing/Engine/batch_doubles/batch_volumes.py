@@ -9,6 +9,8 @@ import SimpleITK as sitk
 from batch_fake_engine import VALUES
 
 SHAPE = (20, 28, 24)
+#: What the reviewed batch is asked for; the fake engine does not know the last one.
+REVIEWED_PROMPTS = ("brainstem", "mandible", "liver")
 
 
 def small_volume(seed: int = 0, leave_out: tuple[str, ...] = ()) -> np.ndarray:

@@ -1,0 +1,128 @@
+"""Images and prompts that cannot be answered, and memory that does not suffice."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tiny_engine import blocks, encoded
+
+from RefSAM3DLib.engine import RefSAM3DEngine
+from RefSAM3DLib.errors import DeviceError, InputError, PromptError
+from RefSAM3DLib.inference.embed import GridEmbedding
+from RefSAM3DLib.inference.session import PromptSession
+from RefSAM3DLib.types import PromptResult
+
+
+@pytest.mark.parametrize("shape", [(1, 24, 28), (200, 6, 6)])
+def test_thin_and_long_volumes_are_answered(engine: RefSAM3DEngine, shape: tuple[int, int, int]) -> None:
+    found = engine.segment(blocks(shape, (10.0, 10.0, 5.0)), ["brainstem"])[0]
+    assert found.mask.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a: a[0], r"shape \(24, 28\), its geometry says \(20, 24, 28\)"),
+        (lambda a: a[:-1], "load the volume again"),
+        (lambda a: a.astype(complex), "of type complex128"),
+        (lambda a: np.where(a > 0, np.nan, a.astype(np.float32)), r"has \d+ voxels that are NaN or infinite"),
+        (lambda a: np.full(a.shape, 3, np.int16), "same value 3"),
+    ],
+)
+def test_voxels_that_nothing_can_be_read_from_are_refused(engine: RefSAM3DEngine, change, words: str) -> None:
+    volume = blocks()
+    with pytest.raises(InputError, match=words):
+        engine.segment(dataclasses.replace(volume, array=change(volume.array)), ["brainstem"])
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "x" * 10_000, "brain\x00stem"])
+def test_prompt_that_no_one_can_mean_is_refused_before_anything_is_computed(engine: RefSAM3DEngine, prompt: str) -> None:
+    with pytest.raises(PromptError):
+        engine.segment(blocks(), ["brainstem", prompt])
+    assert engine.cached_bytes == 0
+
+
+def test_no_prompt_no_result(engine: RefSAM3DEngine) -> None:
+    assert engine.segment(blocks(), []) == []
+
+
+def test_out_of_memory_is_met_with_smaller_tiles_first(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = blocks()
+    whole = engine.segment(volume, ["brainstem"])[0]
+    engine.release()
+    encode, limit = type(engine.model).encode_image, engine.checkpoint.config.grids[0].tile_dhw
+    seen = []
+
+    def small(model, batch: torch.Tensor, domain: torch.Tensor):
+        seen.append(tuple(batch.shape[2:]))
+        if batch[0, 0].numel() >= np.prod(limit):
+            raise torch.OutOfMemoryError("out of memory")
+        return encode(model, batch, domain)
+
+    monkeypatch.setattr(type(engine.model), "encode_image", small)
+    held = engine._embedding(volume)
+    monkeypatch.setattr("RefSAM3DLib.inference.embed.DeviceError", torch.OutOfMemoryError)  # as the GPU's allocator says it
+    found = engine.segment(held, ["brainstem"])[0]
+    assert held.small_tiles
+    assert any("read in smaller tiles" in w for w in engine.warnings)
+    assert all(np.prod(shape) < np.prod(limit) for shape in seen[-1:])
+    assert found.mask.shape == whole.mask.shape
+    assert np.array_equal(engine.segment(held, ["brainstem"])[0].mask, found.mask)
+
+
+def test_out_of_memory_on_a_gpu_falls_back_to_the_cpu_and_says_so(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("RefSAM3DLib.engine.device_title", lambda device: f"{device.type} (pretended)")
+    volume = blocks()
+    held = engine.embed(volume)
+    engine.device = torch.device("cuda")  # pretended: what was encoded before belongs to it
+    for grid in held.grids.values():
+        grid.device = engine.device
+    real, failed = PromptSession.run, []
+
+    def once(session: PromptSession, *args: object) -> list[PromptResult]:
+        if len(failed) < 2:  # with smaller tiles, too
+            failed.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return real(session, *args)
+
+    monkeypatch.setattr(PromptSession, "run", once)
+    found = engine.segment(held, ["brainstem"])[0]
+    assert found.mask.any()
+    assert engine.device.type == "cpu"
+    assert any("ran out of memory; this run fell back to the CPU" in w for w in engine.warnings)
+    assert all(grid.device.type == "cpu" for grid in held.grids.values())
+    assert np.array_equal(engine.segment(held, ["brainstem"])[0].mask, found.mask)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("out"), MemoryError("out"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9")]
+)
+def test_out_of_memory_on_the_cpu_is_one_sentence(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(GridEmbedding, "_encode_batch", fail)
+    with pytest.raises(DeviceError, match=r"Out of memory .*close other programs") as caught:
+        engine.segment(blocks(), ["brainstem"])
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_keep_their_name(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(GridEmbedding, "_encode_batch", fail)
+    with pytest.raises(RuntimeError, match="mat1"):
+        engine.segment(blocks(), ["brainstem"])
+
+
+def test_run_that_cannot_fit_is_refused_before_it_starts(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("RefSAM3DLib.inference.plan.available_memory_mb", lambda: 1.0)
+    volume = blocks()
+    with pytest.raises(DeviceError, match="GB are free; close other programs, or crop the volume first") as caught:
+        engine.segment(volume, ["brainstem"])
+    assert str(caught.value).count("close other programs") == 1
+    assert encoded(engine._embedding(volume)) == 0

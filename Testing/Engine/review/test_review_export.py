@@ -1,0 +1,152 @@
+"""What a review leaves: tables, a training manifest, signed results."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batch_fake_engine import FakeEngine
+from batch_volumes import write_dicom_series
+
+from RefSAM3DLib.batch import BatchOptions, run_batch
+from RefSAM3DLib.errors import InputError, OutputError
+from RefSAM3DLib.review import ReviewSession
+
+
+def shifted(mask: np.ndarray) -> np.ndarray:
+    return np.roll(mask, 1, axis=2)
+
+
+def test_csv_has_every_decision_and_no_formula(folder: Path, tmp_path: Path) -> None:
+    session = ReviewSession(folder, "=cmd()")
+    session.decide(session.find("case_0/1"), "reject", reason="+leak", comment='a "quoted", text')
+    session.decide(session.find("case_0/1"), "accept")
+    session.export_csv(tmp_path / "d.csv")
+    with open(tmp_path / "d.csv", encoding="utf-8-sig", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["verdict"] for row in rows] == ["reject", "accept"]
+    assert rows[0]["reviewer"] == "'=cmd()"
+    assert rows[0]["reason"] == "'+leak"
+    assert rows[0]["comment"] == 'a "quoted", text'
+    assert rows[1]["corrects"] == rows[0]["id"]
+    with pytest.raises(OutputError, match="exists already"):
+        session.export_csv(tmp_path / "d.csv")
+
+
+def test_export_is_a_training_manifest_of_what_was_accepted(folder: Path, tmp_path: Path) -> None:
+    import SimpleITK as sitk
+
+    from RefSAM3DLib.review import export_manifest
+
+    session = ReviewSession(folder, "A")
+    session.decide(session.find("case_0/1"), "accept")
+    machine, _ = session.machine_mask(session.find("case_0/2"))
+    session.decide(session.find("case_0/2"), "accept_edited", edited_mask=shifted(machine))
+    session.decide(session.find("case_0/3"), "accept")  # unknown wording: says nothing about the image
+    session.decide(session.find("case_1/1"), "reject", reason="leak")
+    session.decide(session.find("case_2/2"), "accept")  # accepted as absent
+    outcome = export_manifest(session, tmp_path / "export")
+    content = json.loads(outcome.manifest.read_text())
+    assert content["labels"] == {"1": "brainstem", "2": "mandible"}
+    by_image = {entry["image"]: entry for entry in content["training"]}
+    assert set(by_image) == {"images/case_0.nii.gz", "images/case_2.nii.gz"}
+    assert by_image["images/case_0.nii.gz"]["labelled"] == [1, 2]
+    assert by_image["images/case_2.nii.gz"]["labelled"] == [2]
+    kinds = [(r["structure"], r["algorithm_type"], r["reviewer"]) for r in by_image["images/case_0.nii.gz"]["review"]]
+    assert kinds == [("brainstem", "AUTOMATIC", "A"), ("mandible", "SEMIAUTOMATIC", "A")]
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "export" / by_image["images/case_0.nii.gz"]["label"])))
+    assert ((array == 2) == shifted(machine)).all()
+    with pytest.raises(OutputError, match="not empty"):
+        export_manifest(session, tmp_path / "export")
+    from RefSAM3DLib.batch import find_cases
+
+    assert len(find_cases(outcome.manifest)[0]) == 2  # the loop closes: a batch takes the manifest as it is
+
+
+def test_export_names_a_re_prompted_structure_as_its_reviewer_saw_it(folder: Path, tmp_path: Path) -> None:
+    from RefSAM3DLib.review import export_manifest, write_structured_result
+
+    session = ReviewSession(folder, "A")
+    item = session.find("case_0/3")
+    session.reprompt(item, "larynx", FakeEngine())
+    session.decide(item, "accept")
+    colleague = ReviewSession(folder, "B")
+    assert colleague.find("case_0/3").structure == "liver"
+    content = json.loads(export_manifest(colleague, tmp_path / "export").manifest.read_text())
+    assert content["labels"] == {"1": "larynx"}
+    for label in (1, 2):
+        session.decide(session.find(f"case_0/{label}"), "reject", reason="leak")
+    (path,) = write_structured_result(colleague, "case_0", tmp_path / "new" / "folder")
+    assert [(f["structure"], f["prompt"]) for f in json.loads(path.read_text())["findings"]][2] == ("larynx", "larynx")
+
+
+def test_export_that_fails_half_way_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    from RefSAM3DLib.review import export_manifest
+
+    session = ReviewSession(folder, "A")
+    session.decide(session.find("case_0/1"), "accept")
+    (tmp_path / "in" / "case_0.nii.gz").unlink()
+    (tmp_path / "place").mkdir()
+    with pytest.raises(InputError, match=r"None of the accepted cases could be exported.*left out"):
+        export_manifest(session, tmp_path / "place" / "export")
+    assert list((tmp_path / "place").iterdir()) == []
+    (tmp_path / "a_file").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        export_manifest(session, tmp_path / "a_file")
+
+
+def test_export_of_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+    from RefSAM3DLib.review import export_manifest
+
+    with pytest.raises(InputError, match="nothing to export"):
+        export_manifest(ReviewSession(folder, "A"), tmp_path / "export")
+
+
+def test_result_names_algorithm_and_reviewer_in_json_and_dicom(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    from RefSAM3DLib.review import write_structured_result
+
+    write_dicom_series(tmp_path / "in" / "Mustermann")
+    run_batch(tmp_path / "in", tmp_path / "out", BatchOptions(prompts=("brainstem", "mandible"), engine="batch_fake_engine:make", workers=0))
+    session = ReviewSession(tmp_path / "out", "Dr. Anna Muster")
+    first, second = session.items
+    session.decide(first, "accept")
+    with pytest.raises(InputError, match=r"not reviewed completely.*mandible"):
+        write_structured_result(session, first.case, tmp_path)
+    session.decide(second, "accept_edited", edited_mask=shifted(session.machine_mask(second)[0]))
+    json_path, seg_path = write_structured_result(session, first.case, tmp_path)
+    report = json.loads(json_path.read_text())
+    assert report["findings"][0]["review"]["reviewer"] == "Dr. Anna Muster"
+    assert "Mustermann" not in json_path.read_text()
+    dataset = pydicom.dcmread(seg_path)
+    assert dataset.Modality == "SEG"
+    assert str(dataset.ContentCreatorName) == "Muster^Dr. Anna"
+    assert [s.SegmentAlgorithmType for s in dataset.SegmentSequence] == ["AUTOMATIC", "SEMIAUTOMATIC"]
+    assert dataset.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName.startswith("RefSAM3D")
+    import highdicom as hd
+
+    seg = hd.seg.segread(seg_path)
+    for segment, kind in zip(dataset.SegmentSequence, ("AUTOMATIC", "SEMIAUTOMATIC"), strict=True):
+        tags = json.loads(segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters)
+        assert (tags["DICOM.SegmentAlgorithmType"], tags["RefSAM3D.Reviewer"]) == (kind, "Dr. Anna Muster")
+    assert "accepted with edits by Dr. Anna Muster" in dataset.SegmentSequence[1].SegmentDescription
+    drawn = seg.get_volume(combine_segments=False).array
+    expected = [session.machine_mask(first)[0].sum(), session.machine_mask(second)[0].sum()]
+    assert [int(drawn[..., n].sum()) for n in range(2)] == [int(v) for v in expected]
+
+
+def test_everything_erased_is_an_edit_too(folder: Path, tmp_path: Path) -> None:
+    from RefSAM3DLib.review import export_manifest
+
+    session = ReviewSession(folder, "A")
+    item = session.find("case_0/1")
+    machine, _ = session.machine_mask(item)
+    entry = session.decide(item, "accept_edited", edited_mask=np.zeros_like(machine))
+    assert entry["metrics"]["dice"] == 0.0
+    assert entry["metrics"]["mean_surface_mm"] is None
+    outcome = export_manifest(session, tmp_path / "export")
+    assert json.loads(outcome.manifest.read_text())["training"][0]["labelled"] == [1]
