@@ -157,7 +157,8 @@ def compare(args: argparse.Namespace) -> int:
     from .evaluation.compare import compare as run
     from .evaluation.compare import markdown
 
-    result = run(read_json(args.evaluation), [read_json(p) for p in args.baseline], args.output, args.margin)
+    earlier = read_json(args.keep) if args.keep else None
+    result = run(read_json(args.evaluation), [read_json(p) for p in args.baseline], args.output, args.margin, earlier)
     logging.info("%s\n%s", args.output.with_suffix(".md"), markdown(result["rows"], result["targets"]))
     return 0
 

@@ -143,15 +143,30 @@ def markdown(rows: list[dict[str, Any]], wanted: list[dict[str, Any]], reference
     return "\n".join(text) + "\n"
 
 
-def compare(ours: dict[str, Any], references: list[dict[str, Any]], output: Path, margin: float | None = None) -> dict[str, Any]:
+def _kept(earlier: dict[str, Any], ours: dict[str, Any], measured: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """Rows and references of an earlier comparison, of the grids that are not measured anew."""
+    before, now = (values["model"]["tensors_sha256"] for values in (earlier, ours))
+    if before != now or earlier["split"] != ours["split"]:
+        raise InputError(
+            f"The earlier comparison is of the weights {before[:12]} on the {earlier['split']} lists, this one of {now[:12]} on {ours['split']}; "
+            "leave --keep out, and give every reference to --baseline."
+        )
+    return {k: [row for row in earlier[k] if row["grid"] not in measured] for k in ("rows", "references")}
+
+
+def compare(
+    ours: dict[str, Any], references: list[dict[str, Any]], output: Path, margin: float | None = None, earlier: dict[str, Any] | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Write ``output`` (JSON) and the same as Markdown beside it; returns the values.
 
     Args:
         ours: ``evaluation.json``. references: ``baseline_evaluation.json`` of each network; several of a grid are seeds of one.
+        earlier: a comparison of the same weights; what it says of grids that have no reference here is taken over.
 
     Raises:
-        InputError: another split, or no case in common.
+        InputError: another split, no case in common, or an earlier comparison of other weights.
     """
+    kept = {"rows": [], "references": []} if earlier is None else _kept(earlier, ours, {r["grid"] for r in references})
     for reference in references:
         if reference["split"] != ours["split"]:
             raise InputError(f"Ours was evaluated on the {ours['split']} lists, the reference on {reference['split']}; use the same --split.")
@@ -160,10 +175,10 @@ def compare(ours: dict[str, Any], references: list[dict[str, Any]], output: Path
         rows += paired_rows(ours["records"], [r["records"] for r in references if r["grid"] == grid], margin)
     settings = ("grid", "seed", "filters", "step", "steps", "parameters", "seconds", "validation_dice")
     result = {
-        "split": ours["split"], "model": ours["model"], "rows": rows, "targets": targets(ours),
-        "references": [{k: r.get(k) for k in settings} for r in references],
+        "split": ours["split"], "model": ours["model"], "rows": kept["rows"] + rows, "targets": targets(ours),
+        "references": kept["references"] + [{k: r.get(k) for k in settings} for r in references],
     }  # fmt: skip
     write_json(output, result)
     with write_aside(output.with_suffix(".md"), overwrite=True) as aside:
-        aside.write_text(markdown(rows, result["targets"]), encoding="utf-8")
+        aside.write_text(markdown(result["rows"], result["targets"]), encoding="utf-8")
     return result
