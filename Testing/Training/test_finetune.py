@@ -1,5 +1,6 @@
 """Fine-tuning: only the chosen parts move, the adapter belongs to its base, and a new name becomes known."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from refsam3d_training.__main__ import main
+from refsam3d_training.base_outlines import with_base_outlines
 from refsam3d_training.finetune import FinetuneConfig, finetune
 from refsam3d_training.new_structures import changes, check_names, extended, structure_entry
 from refsam3d_training.trainable import PAPER_PARTS, PARTS, part_of, select, shares
@@ -14,7 +16,7 @@ from refsam3d_training.trainable import PAPER_PARTS, PARTS, part_of, select, sha
 from RefSAM3DLib.checkpoint import Calibration, apply_adapter, load_checkpoint, save_checkpoint
 from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.errors import CheckpointError, ConfigError, InputError
-from RefSAM3DLib.types import PromptStatus
+from RefSAM3DLib.types import PromptStatus, Verdict
 from RefSAM3DLib.volume_io import load_volume
 
 
@@ -145,8 +147,6 @@ def test_finetune_command_takes_what_the_review_loop_gives_it(tiny_model, review
 
 def test_new_structure_keeps_its_share_of_the_tiles_beside_replayed_ones(tiny_data, make_tiny_config, tmp_path):
     """With six old structures on the same grid, choosing by structure alone would leave a seventh."""
-    import dataclasses
-
     from refsam3d_training.setup_run import make_trainer
     from refsam3d_training.tuned_sampling import TunedSampler
 
@@ -157,3 +157,46 @@ def test_new_structure_keeps_its_share_of_the_tiles_beside_replayed_ones(tiny_da
     rng, grid = np.random.default_rng(0), trainer.model_config.grids[0]
     chosen = [sampler._choose_case(rng, grid, False)[1] for _ in range(600)]
     assert chosen.count("larynx") / 600 == pytest.approx(0.75 + 0.25 / 7, abs=0.06)
+
+
+def test_what_nobody_contoured_is_labelled_as_the_base_draws_it():
+    """Present: its mask, where no hand drew. Absent: known without a voxel. Uncertain, or tuned: unknown. The whole follows from its parts."""
+    from types import SimpleNamespace
+
+    shape = (2, 2, 4)
+    hand, drawn = np.zeros(shape, np.uint16), np.zeros(shape, bool)
+    hand[..., 0], drawn[..., :2] = 6, True
+    said = {"brainstem": Verdict.PRESENT, "mandible": Verdict.ABSENT, "esophagus": Verdict.UNCERTAIN}
+    asked = []
+
+    def segment(volume, names):
+        asked.extend(names)
+        return [SimpleNamespace(verdict=said[n], mask=drawn if said[n] is not Verdict.ABSENT else np.zeros(shape, bool)) for n in names]
+
+    engine = SimpleNamespace(vocabulary=SimpleNamespace(names=[*said, "larynx", "spinal cord", "hippocampus"]), segment=segment)
+    grid = SimpleNamespace(structures=[*said, "larynx", "spinal cord", "hippocampus", "left zygomatic bone"])
+    labels, known = with_base_outlines(engine, None, grid, hand, {6: "larynx"}, ["larynx", "spinal cord", "left zygomatic bone"])
+    assert asked == list(said)
+    assert known == {6: "larynx", 1: "brainstem", 2: "mandible"}
+    assert (labels == 6).sum() == (hand == 6).sum() == 4
+    assert (labels == 1).sum() == 4
+    assert not (labels == 2).any()
+    assert hand.max() == 6  # the caller's labels are as they were
+    assert not (hand == 1).any()
+
+
+def test_few_old_structures_are_asked_in_a_tile_of_a_tuned_case_and_all_of_a_replayed_one(tiny_data, make_tiny_config, tmp_path):
+    from refsam3d_training.setup_run import make_trainer
+    from refsam3d_training.tuned_sampling import OLD_PROMPTS, TunedSampler
+
+    trainer = make_trainer(make_tiny_config(), tiny_data, tmp_path / "run")
+    replayed = trainer.sampler.by_grid["head_neck"]
+    own = [dataclasses.replace(c) for c in replayed]  # the same names and contours
+    sampler = TunedSampler([*own, *replayed], trainer.config, trainer.model_config, trainer.sampler.vocabulary, ["larynx"], 0.25, own)
+    grid = trainer.model_config.grids[0]
+    asked = [
+        sampler._ask(np.random.default_rng(n), grid, case, torch.zeros(1, 8, 8, 8), torch.zeros(8, 8, 8), False, False, False).asked
+        for n in range(5)
+        for case in (own[0], replayed[0])
+    ]
+    assert asked == [1 + OLD_PROMPTS, len(replayed[0].known)] * 5

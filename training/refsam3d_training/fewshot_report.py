@@ -79,7 +79,7 @@ def _row(config: FewshotConfig, run: Path, count: int, before: dict[tuple[str, s
         "cases": count, "ours": described([ours[c] for c in shared]), "dynunet": described([theirs[c] for c in shared]),
         "difference": {**difference, "margin": margin, "verdict": verdict(low, high, margin)},
         "minutes": _mean([c["seconds"] / 60 for c in cards]), "dynunet_minutes": _mean([r["seconds"] / 60 for r in scratch]),
-        "dynunet_steps": [r["steps"] for r in scratch], "steps": [c["steps"] for c in cards],
+        "dynunet_steps": [r["steps"] for r in scratch], "dynunet_best_steps": [r["step"] for r in scratch], "steps": [c["steps"] for c in cards],
         "adapter_mb": _mean([c["bytes"] / 1e6 for c in cards]), "old_structures": old,
     }  # fmt: skip
 
@@ -135,8 +135,16 @@ def condition_lines(values: dict[str, Any]) -> list[str]:
         f"Seeds: {', '.join(map(str, values['seeds']))}; on {values['hardware']}. "
         f"The base ({base['step']} steps, {base['hours']} hours) never met the {values['structure']}: neither its name nor its contour. "
         f"An adapter takes {values['finetune_steps']} steps and holds {100 * values['trained_share']:.0f} % of the parameters. "
-        f"The DynUNet's best weights are chosen on {values['validation_cases']} further cases, which the adapter does without.",
+        f"The DynUNet's best weights are chosen on {values['validation_cases']} further cases, which the adapter does without; "
+        f"{_still_rising(values['rows'])}",
     ]
+
+
+def _still_rising(rows: list[dict[str, Any]]) -> str:
+    """Whether longer training would help the reference, which a reader must know."""
+    runs = [(best, last) for row in rows for best, last in zip(row["dynunet_best_steps"], row["dynunet_steps"], strict=True)]
+    rising = sum(best == last for best, last in runs)
+    return f"in {rising} of {len(runs)} runs its validation score was still rising at the last step ({max(last for _, last in runs)} at most)."
 
 
 def _signed(value: dict[str, Any]) -> str:
@@ -172,7 +180,7 @@ def draw(values: dict[str, Any], path: Path) -> None:
         right.plot([row["old_structures"][n]["after"]["mean"] for n in names], y, marker, color="#1c6ea4", mfc="none", label=f"after {row['cases']} cases")
     right.set_yticks(y, names, fontsize=7)
     right.set(xlabel="Dice", xlim=(0, 1), title="old structures")
-    right.legend(fontsize=7, loc="lower left")
+    right.legend(fontsize=7, loc="upper left")
     figure.tight_layout()
     with write_aside(path, overwrite=True) as aside:
         figure.savefig(aside, dpi=130, format="png")

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint, load_checkpoint, save_adapter
+from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.inference.preprocess import Frame
 from RefSAM3DLib.phantoms import STRUCTURES
 from RefSAM3DLib.text.tokenizer import PromptTokenizer
 
+from .base_outlines import with_base_outlines
 from .cases import Case, load_cases, phantom_cases, preprocess
 from .config import DomainShare, TrainConfig, folder_and_grid, read_toml
 from .export import INTENDED_USE
@@ -39,6 +41,8 @@ class FinetuneConfig:
         parts: what is trained, see ``trainable.PARTS``. grid: of new structures ("": chosen by modality and field of view).
         synonyms: further wordings of new structures. replay: old sets ("folder:grid") that are trained along.
         replay_share: share of the tiles that go to replayed structures. phantoms: generated head-and-neck CTs to replay.
+        base_outlines: structures that nobody contoured in the tuned cases are trained to stay as the base draws them. Off until it is
+        measured (training/EXPERIMENTS.md).
         steps, batch_size, learning_rate, seed: as in training.
     """
 
@@ -49,6 +53,7 @@ class FinetuneConfig:
     replay_limit: int = 20
     replay_share: float = 0.3
     phantoms: int = 6
+    base_outlines: bool = False
     steps: int = 400
     batch_size: int = 2
     learning_rate: float = 4e-4
@@ -80,18 +85,20 @@ def finetune(
     names = sorted({n for case in listed for n in case.known.values()})
     check_names(names, base)
     new = [n for n in names if n not in base.vocabulary.names]
-    cases, target = _read(base, listed, new, config)
+    cases, target = _read(base, listed, new, config, names, device)
     run = run or Path(tempfile.mkdtemp(prefix="refsam3d-finetune-"))
     run.mkdir(parents=True, exist_ok=True)
     grids = {c.grid for c in cases}
     replay = _replay_cases(base, config, data, run / "cache")
-    trainer, trained = _trainer(base, target, cases + replay, names, grids, config, run, device)
+    trainer, trained = _trainer(base, target, cases, replay, names, config, run, device)
     old = [n for n in base.vocabulary.names if n not in names]
-    before = structure_losses(trainer.model, target.config, trainer.tokenizer, cases + replay, names + old, config.seed)
+    # Judged by what people contoured, not by the base's own outlines.
+    contoured = [dataclasses.replace(c, known={v: n for v, n in c.known.items() if n in names}) for c in cases] + replay
+    before = structure_losses(trainer.model, target.config, trainer.tokenizer, contoured, names + old, config.seed)
     if trainer.resume():
         logger.info("Continuing at step %d.", trainer.step)
     trainer.run()
-    after = structure_losses(trainer.average, target.config, trainer.tokenizer, cases + replay, names + old, config.seed)
+    after = structure_losses(trainer.average, target.config, trainer.tokenizer, contoured, names + old, config.seed)
     state = {k: v for k, v in trainer.average.state_dict().items() if k in trained}
     card = {
         "intended_use": INTENDED_USE, "cases": len(listed), "structures": names, "new_structures": new, "grids": sorted(grids),
@@ -107,7 +114,9 @@ def finetune(
     return card
 
 
-def _read(base: Checkpoint, listed: list[ManifestCase], new: list[str], config: FinetuneConfig) -> tuple[list[Case], Checkpoint]:
+def _read(
+    base: Checkpoint, listed: list[ManifestCase], new: list[str], config: FinetuneConfig, names: list[str], device: str
+) -> tuple[list[Case], Checkpoint]:
     """Cases on their grids, and the base extended by what is new. A case with structures of two grids is read on both."""
     volumes = [case.volume() for case in listed]
     extents, modalities = [], []
@@ -122,13 +131,17 @@ def _read(base: Checkpoint, listed: list[ManifestCase], new: list[str], config: 
         target = extended(base, new, grid, config.synonyms)
         logger.info("New: %s, on grid '%s' (%g mm).", ", ".join(new), grid.name, grid.spacing_mm)
     cases = []
-    for case, volume in zip(listed, volumes, strict=True):
+    teacher = RefSAM3DEngine(base, device) if config.base_outlines else None
+    for number, (case, volume) in enumerate(zip(listed, volumes, strict=True), 1):
+        logger.info("%d/%d Reading %s%s.", number, len(listed), case.name, "" if teacher is None else ", and what the base draws in it")
         truth = case.truth(volume)
         values = {name: value for value, name in case.known.items()}
         for grid in target.config.grids:
             mine = {values[n]: n for n in values if n in grid.structures}
             if mine:
                 labels = sum(truth[n].astype("uint16") * v for v, n in mine.items())
+                if teacher is not None:
+                    labels, mine = with_base_outlines(teacher, volume, grid, labels, mine, names)
                 cases.append(preprocess(case.name, volume, labels, mine, grid, target.config.intensity))
     if not cases:
         raise InputError(f"None of {', '.join(base.vocabulary.names)} is labelled in these cases; check the names in the manifest.")
@@ -148,12 +161,13 @@ def _replay_cases(base: Checkpoint, config: FinetuneConfig, data: Path, cache: P
 
 
 def _trainer(
-    base: Checkpoint, target: Checkpoint, cases: list[Case], names: list[str], grids: set[str], config: FinetuneConfig, run: Path, device: str
+    base: Checkpoint, target: Checkpoint, cases: list[Case], replay: list[Case], names: list[str], config: FinetuneConfig, run: Path, device: str
 ) -> tuple[Trainer, set[str]]:
     """A trainer from the base's weights with the chosen parts switched on."""
-    replayed = sorted({c.grid for c in cases} - grids)
-    own = (1 - config.replay_share if replayed else 1.0) / len(grids)
-    weights = {**dict.fromkeys(sorted(grids), own), **{g: config.replay_share / len(replayed) for g in replayed}}
+    grids = {c.grid for c in cases}
+    replayed = sorted({c.grid for c in replay} - grids)
+    share = (1 - config.replay_share if replayed else 1.0) / len(grids)
+    weights = {**dict.fromkeys(sorted(grids), share), **{g: config.replay_share / len(replayed) for g in replayed}}
     shares_by_grid = tuple(DomainShare(g, fine=0.75 * w, coarse=0.25 * w) for g, w in weights.items())
     train = TrainConfig(
         name=f"{base.config.name}-adapter", model="", sets=(), shares=shares_by_grid, phantoms=config.phantoms, seed=config.seed, steps=config.steps,
@@ -170,5 +184,5 @@ def _trainer(
     logger.info("Trained and stored:\n%s", shares_table(shares(model.state_dict(), config.parts)))
     write_config(train, target.config, run)
     torch.manual_seed(config.seed)
-    sampler = TunedSampler(cases, train, target.config, target.vocabulary, names, config.replay_share)
+    sampler = TunedSampler(cases + replay, train, target.config, target.vocabulary, names, config.replay_share, cases)
     return Trainer(train, target.config, PromptTokenizer(target.tokens), sampler, run, device, initial=model.train()), trained

@@ -60,7 +60,7 @@ class TileSampler:
                 name: [c for c in self.by_grid[grid.name] if any(n == name and (c.fine.labels == v).any() for v, n in c.known.items())]
                 for name in sorted(names)
             }
-        self.centres: dict[tuple[str, int], np.ndarray] = {}
+        self.centres: dict[tuple[int, int], np.ndarray] = {}
         options = [(s, coarse, weight) for s in config.shares for coarse, weight in ((False, s.fine), (True, s.coarse)) if weight > 0]
         self.options = [o for o in options if self.by_grid.get(o[0].grid)]
         weights = np.array([o[2] for o in self.options])
@@ -120,7 +120,7 @@ class TileSampler:
 
     def _centre_of(self, case: Case, name: str) -> np.ndarray:
         value = next(v for v, n in case.known.items() if n == name)
-        key = (case.name, value)
+        key = (id(case), value)  # not its name: a case can be there twice, with other labels
         if key not in self.centres:
             self.centres[key] = (case.fine.labels == value).nonzero().double().mean(0).numpy()
         return self.centres[key]
