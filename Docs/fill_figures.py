@@ -15,8 +15,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SCORES = ROOT / "Resources" / "Models" / "refsam3d-small.scores.json"
 SPEED = ROOT / "Docs" / "figures" / "performance.json"
 COMPARE = ROOT / "Docs" / "figures" / "compare.json"
-#: Mean Dice by which an old structure counts as damaged by a fine-tuning.
-MUCH_LOST = 0.05
 FEWSHOT = ROOT / "Docs" / "figures" / "fewshot.json"
 LOOP = ROOT / "Docs" / "figures" / "review_loop.json"
 PAGES = (ROOT / "README.md", ROOT / "Docs" / "batch_and_review.md")
@@ -96,16 +94,7 @@ def fewshot_table(values: dict) -> str:
     from refsam3d_training.fewshot_report import condition_lines, new_structure_lines
 
     picture = f"![Dice of the {values['structure']} against the number of cases](Docs/images/fewshot.png)"
-    return "\n".join([picture, "", *new_structure_lines(values), "", *condition_lines(values), forgotten_line(values)])
-
-
-def forgotten_line(values: dict) -> str:
-    """Which old structures a fine-tuning cost, in every row of the experiment."""
-    rows = values["rows"]
-    changes = {name: [row["old_structures"][name]["change"]["mean"] for row in rows] for name in rows[0]["old_structures"]}
-    lost = {name: c for name, c in changes.items() if min(c) <= -MUCH_LOST}
-    said = ", ".join(f"{name} {min(c):+.2f}" for name, c in sorted(lost.items(), key=lambda item: min(item[1]))) or "none"
-    return f"Old structures that lost {MUCH_LOST:g} of Dice or more by a fine-tuning: {said} ({len(changes)} were measured)."
+    return "\n".join([picture, "", *new_structure_lines(values), "", *condition_lines(values)])
 
 
 def loop_table(values: dict) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,7 @@ class Checkpoint:
         state: parameter name to tensor, half precision on disk.
         calibration: per grid. card: model card values (data, licences, citations, scores per structure, limits, cost).
         sha256: of the file ("" before it is written). path: where it came from.
+        answers_for: structures that the adapter in it was tuned on (without an adapter: none).
     """
 
     config: ModelConfig
@@ -60,6 +61,7 @@ class Checkpoint:
     card: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     path: str = ""
+    answers_for: tuple[str, ...] = ()
 
     def build(self) -> RefSAM3D:
         """Network in single precision and evaluation mode.
@@ -125,11 +127,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def save_adapter(
-    state: Mapping[str, Tensor], base_sha256: str, card: Mapping[str, Any], extra: Mapping[str, Any], path: Path, overwrite: bool = False
-) -> str:
+    state: Mapping[str, Tensor], base_sha256: str, answers_for: Sequence[str], card: Mapping[str, Any], extra: Mapping[str, Any], path: Path,
+    overwrite: bool = False,
+) -> str:  # fmt: skip
     """Write the trained parameters alone, with the hash of the base they belong to.
 
-    ``extra``: vocabulary, config, tokens or calibration, where they differ from the base's.
+    ``answers_for``: structures that it was tuned on. ``extra``: vocabulary, config, tokens or calibration, where they differ from the base's.
     """
     from safetensors.torch import save_file
 
@@ -137,6 +140,7 @@ def save_adapter(
         "kind": _ADAPTER_KIND,
         "format_version": str(FORMAT_VERSION),
         "base_sha256": base_sha256,
+        "answers_for": json.dumps(list(answers_for)),
         "card": json.dumps(dict(card)),
         "extra": json.dumps(dict(extra)),
     }
@@ -146,7 +150,7 @@ def save_adapter(
 
 
 def apply_adapter(base: Checkpoint, path: Path | str) -> Checkpoint:
-    """The base with an adapter's parameters in place of its own.
+    """The base with an adapter's parameters in place of its own: what answers for the structures that the adapter was tuned on.
 
     Raises:
         CheckpointError: the adapter belongs to another base, or has parameters that the base lacks.
@@ -174,6 +178,7 @@ def apply_adapter(base: Checkpoint, path: Path | str) -> Checkpoint:
     changes: dict[str, Any] = {"state": {**base.state, **tensors}}
     try:
         extra = json.loads(header.get("extra", "{}"))
+        changes["answers_for"] = tuple(json.loads(header["answers_for"]))
         changes["card"] = {**base.card, "adapter": json.loads(header["card"])}
         if "vocabulary" in extra:
             changes["vocabulary"] = Vocabulary.from_json(extra["vocabulary"])

@@ -13,20 +13,19 @@ from typing import Any
 
 import torch
 
-from .checkpoint import Calibration, Checkpoint, apply_adapter, load_checkpoint
+from .checkpoint import Checkpoint, apply_adapter, load_checkpoint
 from .config import GridConfig
 from .device import choose_device, device_title
 from .errors import Cancelled, DeviceError
+from .inference.branch import Branch
 from .inference.checks import check_volume, checked_roi, content_key, is_shortage
 from .inference.embed import GridEmbedding
 from .inference.scope import best_grid
 from .inference.session import PromptSession
 from .inference.volume_embedding import VolumeEmbedding
-from .modeling.refsam3d import PromptFeatures
-from .modeling.text_encoder import pad_tokens
+from .modeling.refsam3d import RefSAM3D
 from .resources import resource_path
 from .text.prompts import resolve_all
-from .text.tokenizer import PromptTokenizer
 from .text.vocabulary import Vocabulary
 from .types import Cancel, Progress, PromptResult, ResolvedPrompt, Volume
 from .volume_io import decide_modality
@@ -48,17 +47,27 @@ class RefSAM3DEngine:
     """Text-prompted segmentation of volumes with one checkpoint on one device.
 
     Use :meth:`from_default` or :meth:`from_checkpoint`. One engine may be used from several threads; runs queue.
+
+    Args:
+        checkpoint: weights, words and grids. tuned: the same with an adapter, which answers for the adapter's structures alone.
+        adapter: path of the adapter's file, for records.
+
+    Attributes:
+        checkpoint: what may be asked for: that of the adapter, which knows the base's structures and its own.
+        branches: the base, then the adapter's network where there is one.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto", cache_bytes: int = CACHE_BYTES, adapter: str = "") -> None:
-        self.checkpoint = checkpoint
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "auto", cache_bytes: int = CACHE_BYTES, adapter: str = "", tuned: Checkpoint | None = None
+    ) -> None:
+        self.checkpoint = tuned or checkpoint
         self.device, self.warnings = choose_device(device)
         self.adapter = adapter
-        self.model = checkpoint.build().to(self.device)
-        self.tokenizer = PromptTokenizer(checkpoint.tokens)
+        self.branches = [Branch(checkpoint, self.device)]
+        if tuned is not None:
+            self.branches.append(Branch(tuned, self.device, self.branches[0]))
         self.cache_limit = cache_bytes
         self._embeddings: OrderedDict[str, VolumeEmbedding] = OrderedDict()
-        self._texts: dict[str, PromptFeatures] = {}
         self._lock = threading.RLock()
         threading.Thread(target=_preload, name="preload").start()
 
@@ -69,15 +78,19 @@ class RefSAM3DEngine:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = "auto", adapter: str | Path | None = None) -> RefSAM3DEngine:
-        """A model file, optionally with an adapter trained on it.
+        """A model file, optionally with an adapter trained on it, which answers for the structures that it was tuned on.
 
         Raises:
             CheckpointError, DeviceError: with the next step.
         """
         checkpoint = load_checkpoint(path)
-        if adapter is not None:
-            checkpoint = apply_adapter(checkpoint, adapter)
-        return cls(checkpoint, device, adapter=str(adapter or ""))
+        tuned = None if adapter is None else apply_adapter(checkpoint, adapter)
+        return cls(checkpoint, device, adapter=str(adapter or ""), tuned=tuned)
+
+    @property
+    def model(self) -> RefSAM3D:
+        """Network of the base."""
+        return self.branches[0].model
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -120,18 +133,9 @@ class RefSAM3DEngine:
         """What the prompts mean to this checkpoint; nothing is computed."""
         return resolve_all(prompts, self.vocabulary)
 
-    def calibration(self, grid: str) -> Calibration:
-        """Presence calibration of a grid."""
-        return self.checkpoint.calibration.get(grid, Calibration())
-
-    def text_features(self, texts: Sequence[str]) -> PromptFeatures:
-        """Encode texts, each once per engine; padded to the longest."""
-        new = [t for t in dict.fromkeys(texts) if t not in self._texts]
-        with torch.inference_mode():
-            for text in new:  # one by one: a text's features must not depend on its neighbours
-                ids = pad_tokens([self.tokenizer.encode(text)], self.checkpoint.config.text.context_length)
-                self._texts[text] = self.model.cache_words(self.model.encode_text(ids.to(self.device)))
-            return PromptFeatures.stack([self._texts[t] for t in texts])
+    def branch_of(self, structure: str) -> int:
+        """Index of the branch that answers for a structure: the adapter's if it was tuned on it, else the base."""
+        return len(self.branches) - 1 if structure in self.branches[-1].checkpoint.answers_for else 0
 
     def embed(self, volume: Volume, progress: Progress | None = None, cancel: Cancel | None = None) -> VolumeEmbedding:
         """Read a volume and encode the view that decides presence, on the grid that fits it best. Cached by content.
@@ -219,9 +223,9 @@ class RefSAM3DEngine:
 
     def _move_to_cpu(self) -> None:
         self.device = torch.device("cpu")
-        self.model.to(self.device)
+        for branch in self.branches:
+            branch.move_to(self.device)
         self._embeddings.clear()
-        self._texts.clear()
 
     def _embedding(self, volume: Volume) -> VolumeEmbedding:
         """Embedding of a volume by content; the least recently used ones go when the limit is reached."""

@@ -52,6 +52,7 @@ class GridEmbedding:
     Attributes:
         frame: native to working grid. values: on the working grid (an argument: read already). origin: corner of the read box (body) in the working grid.
         layout: tiles over that box. tiles: encoded so far, by index. encoded: how many were computed in its life.
+        borrowed: values belong to the embedding that it was made from.
         whole_pixels: blended pixel features of all tiles (M, D/2, H/2, W/2) once a prompt has looked at the whole view.
         whole_levels: joined levels of all tiles, likewise.
     """
@@ -61,7 +62,7 @@ class GridEmbedding:
         windows: list[tuple[float, float]] | None = None, values: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.model, self.config, self.grid, self.coarse, self.device = model, config, grid, coarse, device
-        self.mirrored = False
+        self.mirrored, self.borrowed = False, False
         modality = Modality(volume.modality or Modality.MR)
         self.frame = Frame.of(volume.geometry, grid.coarse_spacing_mm if coarse else grid.spacing_mm)
         values = self.frame.read(volume.array) if values is None else values
@@ -83,10 +84,17 @@ class GridEmbedding:
         other.whole_pixels, other.whole_levels = None, None
         return other
 
+    def read_by(self, model: RefSAM3D) -> GridEmbedding:
+        """The same voxels as another network of the same shape sees them, nothing encoded yet; the volume is not read again."""
+        other = copy.copy(self)
+        other.model, other.borrowed, other.tiles, other.encoded = model, True, {}, 0
+        other.whole_pixels, other.whole_levels = None, None
+        return other
+
     @property
     def bytes(self) -> int:
         """Memory in use."""
-        tensors = [self.values, *([] if self.whole_pixels is None else [self.whole_pixels])]
+        tensors = [*([] if self.borrowed else [self.values]), *([] if self.whole_pixels is None else [self.whole_pixels])]
         if self.whole_levels is not None:
             tensors += [self.whole_levels.queries, self.whole_levels.image]
         return sum(t.bytes for t in self.tiles.values()) + sum(t.numel() * t.element_size() for t in tensors)

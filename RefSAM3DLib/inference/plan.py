@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..config import ModelConfig
 from ..errors import DeviceError
 from ..geometry import Geometry
@@ -13,16 +15,17 @@ ACTIVATION_BYTES = 600
 USABLE = 0.9
 
 
-def planned_bytes(config: ModelConfig, geometry: Geometry, grids: set[str]) -> int:
-    """Upper estimate for the working copies, every tile of every grid encoded, one pair of tiles in flight, and one native mask."""
+def planned_bytes(config: ModelConfig, geometry: Geometry, grids: Sequence[str]) -> int:
+    """Upper estimate for the working copies, every tile of every grid encoded, one pair of tiles in flight, and one native mask.
+
+    ``grids``: names of the working grids; one that two branches read is named twice.
+    """
     views = 2 if config.mirror_views else 1
     volume_mm3 = 1.0
     for extent in geometry.extent_xyz_mm:
         volume_mm3 *= extent
     total = 0.0
-    for grid in config.grids:
-        if grid.name not in grids:
-            continue
+    for grid in map(config.grid, grids):
         for spacing in (grid.spacing_mm, grid.coarse_spacing_mm):
             voxels = volume_mm3 / spacing**3
             pixels = config.decoder.pixel_dim / 8 if config.decoder.kind == "cached" else config.image.in_channels
@@ -34,7 +37,7 @@ def planned_bytes(config: ModelConfig, geometry: Geometry, grids: set[str]) -> i
     return int(total + native)
 
 
-def check_memory(config: ModelConfig, geometry: Geometry, grids: set[str]) -> None:
+def check_memory(config: ModelConfig, geometry: Geometry, grids: Sequence[str]) -> None:
     """Refuse a run that cannot fit.
 
     Raises:

@@ -38,11 +38,13 @@ FINE_VOXELS = 60_000_000
 
 @dataclass
 class TermAnswer:
-    """One structure of one prompt. presence: calibrated. close: looked at on fine tiles. native: probabilities, None if it is not drawn."""
+    """One structure of one prompt. branch: of the engine, that answers for it. presence: calibrated. close: looked at on fine tiles.
+    native: probabilities, None if it is not drawn."""
 
     term: Term
     grid: GridConfig
     text: str
+    branch: int = 0
     presence: float = float("nan")
     box: Box | None = None
     #: the same box in voxels of the coarse look, None where there was none
@@ -83,7 +85,9 @@ class PromptSession:
         config = self.engine.checkpoint.config
         if prompt.status is PromptStatus.KNOWN:
             texts = [prompt.text] if len(prompt.terms) == 1 else [t.structure for t in prompt.terms]
-            return [TermAnswer(t, config.grid_of(t.structure), text) for t, text in zip(prompt.terms, texts, strict=True)]
+            return [
+                TermAnswer(t, config.grid_of(t.structure), text, self.engine.branch_of(t.structure)) for t, text in zip(prompt.terms, texts, strict=True)
+            ]
         if not allow_unknown:
             return []
         from .scope import best_grid
@@ -93,18 +97,18 @@ class PromptSession:
 
     def _look(self, terms: list[TermAnswer]) -> None:
         """Presence and box of every structure; the whole view of each grid is encoded once."""
-        grids = {t.grid.name: t.grid for t in terms}
-        check_memory(self.engine.checkpoint.config, self.embedding.volume.geometry, set(grids))
-        for grid in grids.values():
+        readings = {(t.grid.name, t.branch): t.grid for t in terms}
+        check_memory(self.engine.checkpoint.config, self.embedding.volume.geometry, [name for name, _ in readings])
+        for grid in readings.values():
             if not self.embedding.is_direct(grid) and self._fits(grid):
                 self.embedding.read_both(grid)
-        views = {g.name: self.embedding.views(g, coarse=not self.embedding.is_direct(g)) for g in grids.values()}
+        views = {key: self.embedding.views(g, not self.embedding.is_direct(g), key[1]) for key, g in readings.items()}
         wanted: list[tuple[GridEmbedding, list[int] | None]] = [(view, None) for pair in views.values() for view in pair]
         self.engine._encode(wanted, self.progress, self.cancel, 0.0, LOOK_SHARE, "reading the image")
-        for name, pair in views.items():
-            mine = [t for t in terms if t.grid.name == name]
+        for (name, branch), pair in views.items():
+            mine = [t for t in terms if (t.grid.name, t.branch) == (name, branch)]
             texts = list(dict.fromkeys(t.text for t in mine))
-            findings = dict(zip(texts, localize(pair, self._wordings(pair, texts)), strict=True))
+            findings = dict(zip(texts, localize(pair, self._wordings(pair, texts, branch)), strict=True))
             for term in mine:
                 self._place(term, pair[0], findings[term.text])
 
@@ -112,12 +116,16 @@ class PromptSession:
         """Whether a working copy for a close look is small enough."""
         return math.prod(e / grid.spacing_mm for e in self.embedding.volume.geometry.extent_xyz_mm) <= FINE_VOXELS
 
-    def _wordings(self, views: list[GridEmbedding], texts: list[str]) -> list[PromptFeatures]:
+    def _wordings(self, views: list[GridEmbedding], texts: list[str], branch: int) -> list[PromptFeatures]:
         """Text features for each view: a mirror image is asked for the other side."""
-        return [self.engine.text_features([swap_sides(t) for t in texts] if view.mirrored else texts) for view in views]
+        read = self.engine.branches[branch].text_features
+        return [read([swap_sides(t) for t in texts] if view.mirrored else texts) for view in views]
+
+    def _calibration(self, term: TermAnswer) -> Calibration:
+        return self.engine.branches[term.branch].calibration(term.grid.name)
 
     def _place(self, term: TermAnswer, view: GridEmbedding, finding: Finding) -> None:
-        calibration = self.engine.calibration(term.grid.name)
+        calibration = self._calibration(term)
         term.presence = 1 / (1 + math.exp(-(calibration.scale * finding.presence + calibration.bias)))
         if term.presence < calibration.absent_below:
             return
@@ -138,7 +146,7 @@ class PromptSession:
             )  # fmt: skip
         plain = [t for t in terms if not t.term.subtract]
         presence = max(t.presence for t in plain)
-        calibration = self.engine.calibration(plain[0].grid.name)
+        calibration = self._calibration(plain[0])
         warnings = [w for t in {t.grid.name: t for t in terms}.values() for w in self.embedding.scope_warnings(t.grid)]
         if prompt.note:
             warnings.append(prompt.note)
@@ -152,7 +160,7 @@ class PromptSession:
         confidence = float(joint.values[small].mean()) if small.any() else float("nan")
         verdict = verdict_of(presence, bool(small.any()), calibration)
         if verdict is not Verdict.ABSENT:
-            warnings += self._outline_doubts(terms, confidence, calibration)
+            warnings += self._outline_doubts(terms, confidence)
             warnings += self._side_warning(plain, joint, small)
             if warnings and any(w is not prompt.note for w in warnings):
                 verdict = Verdict.UNCERTAIN
@@ -179,7 +187,7 @@ class PromptSession:
         if box is None:
             return 0.0
         started = time.perf_counter()
-        views = self.embedding.views(term.grid, coarse=False)
+        views = self.embedding.views(term.grid, False, term.branch)
         if term.look is not None and len(tiles_for(fine, box)) > FINE_TILES:
             return self._draw_coarse(term)
         wanted: list[tuple[GridEmbedding, list[int] | None]] = [(view, tiles_for(view, view.in_view(box))) for view in views]
@@ -191,7 +199,7 @@ class PromptSession:
 
     def _draw_coarse(self, term: TermAnswer) -> float:
         """Outline from the look at the whole volume, where a closer look would take too many tiles."""
-        views = self.embedding.views(term.grid, coarse=True)
+        views = self.embedding.views(term.grid, True, term.branch)
         assert term.look is not None
         self._outline(term, views, term.look)
         term.warnings.append(
@@ -202,7 +210,7 @@ class PromptSession:
 
     def _outline(self, term: TermAnswer, views: list[GridEmbedding], box: Box) -> None:
         """Decode one structure inside a box of the plain view and bring its probabilities to the native grid."""
-        logits = decode_views(views, self._wordings(views, [term.text]), box).logits[0]
+        logits = decode_views(views, self._wordings(views, [term.text], term.branch), box).logits[0]
         tight = box_above(logits, BOX_PROBABILITY)
         if tight is None:
             return
@@ -241,7 +249,7 @@ class PromptSession:
             joint = NativeMap(np.where(inside, joint.values, 0), joint.box)
         return joint, remove_specks(joint.values > calibration.mask_threshold)
 
-    def _outline_doubts(self, terms: list[TermAnswer], confidence: float, calibration: Calibration) -> list[str]:
+    def _outline_doubts(self, terms: list[TermAnswer], confidence: float) -> list[str]:
         """Structures that nothing could be outlined of, or with less confidence than usual. A region cuts outlines short: none is judged there.
 
         Args:
@@ -251,6 +259,7 @@ class PromptSession:
             return []
         doubts = []
         for term in terms:
+            calibration = self._calibration(term)
             if term.native is None:
                 known = term.term.structure in self.engine.vocabulary.names  # of an unknown text nobody knows the place
                 if known and not term.term.subtract and term.presence >= calibration.present_from:

@@ -31,14 +31,14 @@ class VolumeEmbedding:
 
     Attributes:
         volume, modality: as read. warnings: sentences about the image as a whole.
-        grids: encodings by (grid name, coarse, mirrored). ahead: voxels that were read for such a one before it was asked for, by
+        grids: encodings by (grid name, coarse, mirrored, branch). ahead: voxels that were read for such a one before it was asked for, by
             (grid name, coarse). key: content hash.
     """
 
     def __init__(self, engine: RefSAM3DEngine, volume: Volume, key: str) -> None:
         self.engine, self.volume, self.key = engine, volume, key
         self.modality = Modality(volume.modality or Modality.MR)
-        self.grids: dict[tuple[str, bool, bool], GridEmbedding] = {}
+        self.grids: dict[tuple[str, bool, bool, int], GridEmbedding] = {}
         self.windows: list[tuple[float, float]] | None = None
         self.small_tiles = False
         self.ahead: dict[tuple[str, bool], Tensor] = {}
@@ -48,14 +48,16 @@ class VolumeEmbedding:
         """Memory in use."""
         return sum(g.bytes for g in self.grids.values()) + sum(values.nbytes for values in self.ahead.values())
 
-    def grid(self, grid: GridConfig, coarse: bool, mirrored: bool = False) -> GridEmbedding:
-        """Encoding of one grid (its tiles may still be missing)."""
-        key = (grid.name, coarse, mirrored)
+    def grid(self, grid: GridConfig, coarse: bool, mirrored: bool = False, branch: int = 0) -> GridEmbedding:
+        """Encoding of one grid by one branch of the engine (its tiles may still be missing)."""
+        key = (grid.name, coarse, mirrored, branch)
         if key not in self.grids:
             engine = self.engine
             if self.windows is None:
                 self.windows = intensity_windows(self.volume, self.modality, engine.checkpoint.config.intensity)
-            if mirrored:
+            if branch:
+                self.grids[key] = self.grid(grid, coarse, mirrored).read_by(engine.branches[branch].model)
+            elif mirrored:
                 self.grids[key] = self.grid(grid, coarse).mirror()
             else:
                 values = self.ahead.pop((grid.name, coarse), None)
@@ -67,7 +69,7 @@ class VolumeEmbedding:
     def read_both(self, grid: GridConfig) -> None:
         """Read the voxels for the look and for a closer one in one pass, unless either was read already."""
         keys = [(grid.name, True), (grid.name, False)]
-        if any((*key, False) in self.grids or key in self.ahead for key in keys):
+        if any((*key, False, 0) in self.grids or key in self.ahead for key in keys):
             return
         spacings = (self._tiled(grid, coarse=True).coarse_spacing_mm, grid.spacing_mm)
         values = read_at_once(self.volume.array, [Frame.of(self.volume.geometry, spacing) for spacing in spacings])
@@ -88,10 +90,10 @@ class VolumeEmbedding:
         self.grids.clear()
         self.ahead.clear()
 
-    def views(self, grid: GridConfig, coarse: bool) -> list[GridEmbedding]:
+    def views(self, grid: GridConfig, coarse: bool, branch: int = 0) -> list[GridEmbedding]:
         """The plain image and, where the model averages both, its left-right mirror."""
         sides = (False, True) if self.engine.checkpoint.config.mirror_views else (False,)
-        return [self.grid(grid, coarse, mirrored) for mirrored in sides]
+        return [self.grid(grid, coarse, mirrored, branch) for mirrored in sides]
 
     def is_direct(self, grid: GridConfig) -> bool:
         """Whether the fine pass alone sees the whole volume."""

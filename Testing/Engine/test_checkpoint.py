@@ -176,9 +176,11 @@ def test_adapter_replaces_its_parameters_and_brings_its_own_words(stored: Path, 
     vocabulary = Vocabulary.default().restricted_to(["larynx"])
     extra = {"vocabulary": vocabulary.to_dict(), "tokens": [1, 2, 3], "calibration": {"head_neck": {"scale": 2.0}}}
     path = tmp_path / "adapter.safetensors"
-    save_adapter(state, base.sha256, {"site": "here"}, extra, path)
+    save_adapter(state, base.sha256, ["larynx"], {"site": "here"}, extra, path)
     found = apply_adapter(base, path)
     assert found.vocabulary == vocabulary
+    assert found.answers_for == ("larynx",)
+    assert base.answers_for == ()
     assert found.tokens == (1, 2, 3)
     assert found.calibration["head_neck"].scale == 2.0
     assert found.card == {**base.card, "adapter": {"site": "here"}}
@@ -189,29 +191,32 @@ def test_adapter_replaces_its_parameters_and_brings_its_own_words(stored: Path, 
 
 def test_adapter_of_another_base_is_refused_with_both_hashes(stored: Path, tmp_path: Path) -> None:
     base, path = load_checkpoint(stored), tmp_path / "adapter.safetensors"
-    save_adapter({}, "f" * 64, {}, {}, path)
+    save_adapter({}, "f" * 64, ["larynx"], {}, {}, path)
     with pytest.raises(CheckpointError, match=rf"trained on the base {'f' * 12}, not on {base.sha256[:12]}"):
         apply_adapter(base, path)
 
 
 def test_adapter_with_foreign_parameters_is_refused(stored: Path, tmp_path: Path) -> None:
     base, path = load_checkpoint(stored), tmp_path / "adapter.safetensors"
-    save_adapter({"zoom.weight": torch.zeros(2)}, base.sha256, {}, {}, path)
+    save_adapter({"zoom.weight": torch.zeros(2)}, base.sha256, ["larynx"], {}, {}, path)
     with pytest.raises(CheckpointError, match=r"1 parameters that its base lacks, first 'zoom\.weight'"):
         apply_adapter(base, path)
 
 
 def test_adapter_with_parameters_of_another_shape_is_refused(stored: Path, tmp_path: Path) -> None:
     base, path = load_checkpoint(stored), tmp_path / "adapter.safetensors"
-    save_adapter({"image_encoder.blocks.0.adapter.up.weight": torch.zeros(2)}, base.sha256, {}, {}, path)
+    save_adapter({"image_encoder.blocks.0.adapter.up.weight": torch.zeros(2)}, base.sha256, ["larynx"], {}, {}, path)
     with pytest.raises(CheckpointError, match=r"adapter\.up\.weight.*\(2,\)"):
         apply_adapter(base, path)
 
 
-@pytest.mark.parametrize("change", [{"extra": "{"}, {"card": None}, {"card": "{"}, {"extra": '{"tokens": 3}'}, {"extra": '{"calibration": {"g": {"x": 1}}}'}])
+@pytest.mark.parametrize(
+    "change",
+    [{"extra": "{"}, {"answers_for": None}, {"card": None}, {"card": "{"}, {"extra": '{"tokens": 3}'}, {"extra": '{"calibration": {"g": {"x": 1}}}'}],
+)
 def test_adapter_with_a_damaged_header_is_one_sentence(stored: Path, tmp_path: Path, change: dict) -> None:
     base, good = load_checkpoint(stored), tmp_path / "good.safetensors"
-    save_adapter({"image_encoder.blocks.0.adapter.up.bias": base.state["image_encoder.blocks.0.adapter.up.bias"]}, base.sha256, {}, {}, good)
+    save_adapter({"image_encoder.blocks.0.adapter.up.bias": base.state["image_encoder.blocks.0.adapter.up.bias"]}, base.sha256, ["larynx"], {}, {}, good)
     bad = rewritten(good, tmp_path / "bad.safetensors", **change)
     with pytest.raises(CheckpointError, match=r"header of .*bad.* is damaged"):
         apply_adapter(base, bad)

@@ -84,7 +84,7 @@ def half_precision(engine: RefSAM3DEngine) -> dict[str, Any]:
     volume, _ = head_and_neck_ct(FIRST_HELD_OUT_SEED, SPACING)
     exact = engine.segment(volume, own.EIGHT[:6])
     engine.release()
-    engine._texts.clear()
+    engine.branches[0].forget_texts()
     with torch.autocast(kind, torch.bfloat16):
         half = engine.segment(volume, own.EIGHT[:6])
     dice = [2 * float((a.mask & b.mask).sum()) / max(1.0, float(a.mask.sum() + b.mask.sum())) for a, b in zip(exact, half, strict=True) if a.mask.any()]

@@ -72,7 +72,7 @@ class Bench:
     def fresh(self, prompts: tuple[str, ...] = (own.FIRST,)) -> list[Any]:
         """Prompts on an image that the engine has never seen."""
         self.engine.release()
-        self.engine._texts.clear()
+        self.engine.branches[0].forget_texts()
         return self.engine.segment(self.volume, prompts, probability=True)
 
     def fine(self) -> Any:
@@ -144,7 +144,7 @@ def folding(bench: Bench) -> Row:
     level = bench.engine.model.cross_attention.levels[0]
     dim = level.query.in_features
     tokens = torch.randn(TOKENS, dim, generator=torch.Generator().manual_seed(0)).to(bench.engine.device)
-    prompt = bench.engine.text_features([own.FIRST])
+    prompt = bench.engine.branches[0].text_features([own.FIRST])
     kept = level.cache(tokens)
     row, slow, fast = bench.compare(
         "Cross-attention folded", lambda: level.literal(tokens, prompt.words, prompt.mask), lambda: level(kept, prompt.words, prompt.mask)
@@ -158,7 +158,7 @@ def joining(bench: Bench) -> Row:
     dim = module.levels[0].query.in_features
     draw = torch.Generator().manual_seed(0)
     kept = module.cache([torch.randn(TOKENS, dim, generator=draw).to(bench.engine.device) for _ in module.levels])
-    prompt = bench.engine.text_features([own.FIRST])
+    prompt = bench.engine.branches[0].text_features([own.FIRST])
     joined, words = module.join(kept), module.cache_words(prompt.words)
     row, slow, fast = bench.compare(
         "All levels in one attention",
@@ -171,7 +171,7 @@ def joining(bench: Bench) -> Row:
 def real_words(bench: Bench) -> Row:
     """Only the words that are there."""
     view, model = bench.fine(), bench.engine.model
-    prompt = dataclasses.replace(bench.engine.text_features([own.FIRST]), cache=None)
+    prompt = dataclasses.replace(bench.engine.branches[0].text_features([own.FIRST]), cache=None)
     more = SLOTS - prompt.words.shape[1]
     padded = PromptFeatures(F.pad(prompt.words, (0, 0, 0, more)), F.pad(prompt.mask, (0, more)), prompt.sentence)
     levels = view.joined_levels(sorted(view.tiles))
@@ -183,7 +183,7 @@ def real_words(bench: Bench) -> Row:
 def kept_words(bench: Bench) -> Row:
     """The words' half of the cross-attention read once per text, not in each of the four readings of a prompt."""
     view, model = bench.fine(), bench.engine.model
-    prompt = bench.engine.text_features([own.FIRST])
+    prompt = bench.engine.branches[0].text_features([own.FIRST])
     bare = dataclasses.replace(prompt, cache=None)
     levels = view.joined_levels(sorted(view.tiles)[:2])
     words = lambda what: model.read_joined(levels, what).coarse  # noqa: E731
@@ -232,7 +232,7 @@ def blending(bench: Bench) -> Row:
     """Tiles blended once as features, not once per prompt as logits."""
     view, model = bench.fine(), bench.engine.model
     indices, box = sorted(view.tiles), view.padded_box(view.whole_box())
-    prompt = bench.engine.text_features([t.structure for p in bench.engine.resolve(bench.prompts) for t in p.terms])
+    prompt = bench.engine.branches[0].text_features([t.structure for p in bench.engine.resolve(bench.prompts) for t in p.terms])
     with torch.inference_mode():
         reading = model.read_joined(view.joined_levels(indices), prompt)
         vectors, bias = model.mask_embedding(prompt.sentence, reading.context)
@@ -310,7 +310,7 @@ def text_last(bench: Bench) -> Row:
     box = tuple(v for n in range(3) for v in (box[2 * n + 1] // 3, box[2 * n + 1] * 2 // 3))
     for view in (fast_view, paper_view):
         view.encode(tiles_for(view, box))
-    prompts = [e.text_features([own.FIRST]) for e in (paper, bench.engine)]
+    prompts = [e.branches[0].text_features([own.FIRST]) for e in (paper, bench.engine)]
     row, _, _ = bench.compare(
         "Text after the pixel path, not the paper's decoder",
         lambda: decoding.decode(paper_view, tiles_for(paper_view, box), prompts[0], box),

@@ -127,7 +127,7 @@ def coarse_box(view: Any, native: tuple[int, int, int, int, int, int] | None) ->
 
 def fine_tiles(engine: RefSAM3DEngine) -> int:
     """Fine tiles encoded for the images in memory."""
-    return sum(g.encoded for e in engine._embeddings.values() for (_, coarse, _), g in e.grids.items() if not coarse)
+    return sum(g.encoded for e in engine._embeddings.values() for (_, coarse, *_), g in e.grids.items() if not coarse)
 
 
 def all_tiles(engine: RefSAM3DEngine) -> int:
@@ -167,11 +167,11 @@ def contest(variant: str, name: str, meter: Meter, engine: RefSAM3DEngine) -> di
     else:
         keep = NEXT
     for structure in keep:
-        engine._texts.clear()  # the text is read anew, as for a structure that was never asked for
+        engine.branches[0].forget_texts()  # the text is read anew, as for a structure that was never asked for
         facts["next"].append(_next(meter, engine, embedding, structure, "cached"))
     facts["cache_mb"] = engine.cached_bytes / (1 << 20)
     facts["memory"] = meter.memory()
-    engine._texts.clear()
+    engine.branches[0].forget_texts()
     meter.timed("eight_cached", lambda: engine.segment(embedding, EIGHT))
     if variant != "own":
         return facts
@@ -195,7 +195,7 @@ def _contest_literal(meter: Meter, engine: RefSAM3DEngine, volume: Volume) -> di
     meter.timed("first", lambda: engine.segment(volume, [FIRST]))
     facts: dict[str, Any] = {"first_tiles": all_tiles(engine), "next": []}
     engine.release()
-    engine._texts.clear()
+    engine.branches[0].forget_texts()
     meter.timed(f"next_missing:{NEXT[0]}", lambda: engine.segment(volume, [NEXT[0]]))
     facts["next"].append({"structure": NEXT[0], "tiles": "missing", "new_tiles": all_tiles(engine), **meter.times[f"next_missing:{NEXT[0]}"]})
     facts["memory"] = meter.memory()

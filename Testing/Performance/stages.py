@@ -61,13 +61,14 @@ def instrument(device: str) -> Stages:
     """The engine's steps under the clock."""
     from RefSAM3DLib import engine
     from RefSAM3DLib.inference import session
+    from RefSAM3DLib.inference.branch import Branch
     from RefSAM3DLib.inference.embed import GridEmbedding
     from RefSAM3DLib.inference.preprocess import Frame
 
     stages = Stages(device)
     stages.wrap(engine, "check_volume", "checking the voxels")
     stages.wrap(engine, "content_key", "recognising the image")
-    stages.wrap(engine.RefSAM3DEngine, "text_features", "reading the prompt")
+    stages.wrap(Branch, "text_features", "reading the prompt")
     stages.wrap(GridEmbedding, "__init__", "resampling")
     stages.wrap(engine.VolumeEmbedding, "read_both", "resampling")
     stages.wrap(GridEmbedding, "encode", lambda self, *_: "coarse look at all of it" if self.coarse else "close look where it can be")
@@ -92,11 +93,11 @@ def main() -> int:
     for name in args.volumes:
         volume = own.volume_of(volumes.load(name))
         engine.release()
-        engine._texts.clear()
+        engine.branches[0].forget_texts()
         rows: dict[str, dict[str, float]] = {}
         for label, prompt in (("first prompt", own.FIRST), ("next prompt, new place", own.NEXT[1]), ("next prompt, place seen before", own.NEXT[1])):
             stages.seconds = {}
-            engine._texts.clear()
+            engine.branches[0].forget_texts()
             target = volume if label == "first prompt" else engine._embedding(volume)
             stages.seconds = {}
             stages.timed(REST, lambda target=target, prompt=prompt: engine.segment(target, [prompt]))

@@ -169,7 +169,7 @@ def test_presence_logit_is_the_one_that_the_engine_calibrates(tiny_data, tiny_mo
     embedding = engine.embed(case.volume())
     names = ["larynx", "left parotid gland"]
     answers = engine.segment(embedding, names)
-    logits = presence_logits(engine, embedding, engine.checkpoint.config.grids[0], names)
+    logits = presence_logits(engine, embedding, engine.checkpoint.config.grids[0], [(n, n) for n in names])
     assert [a.presence for a in answers] == pytest.approx([1 / (1 + np.exp(-v)) for v in logits], abs=1e-5)
 
 

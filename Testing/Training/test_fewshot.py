@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from refsam3d_training.__main__ import main
@@ -29,9 +30,6 @@ cases = [1, 2]
 validation_cases = 1
 [finetune]
 steps = 2
-replay = ["phantoms_ct:head_neck"]
-replay_limit = 1
-phantoms = 0
 [baseline]
 filters = 2
 steps = 2
@@ -59,8 +57,11 @@ def test_it_writes_values_table_and_figure(finished):
     assert row["difference"]["mean"] == pytest.approx(row["ours"]["mean"] - row["dynunet"]["mean"], abs=2e-4)
     assert row["adapter_mb"] > 0
     assert row["minutes"] > 0
-    assert "mandible" in row["old_structures"]
-    assert "larynx" not in row["old_structures"]
+    assert row["ours_by_case"] == [pytest.approx(row["ours"]["mean"], abs=1e-4)]
+    assert "mandible" in row["old_structures"]["names"]
+    assert "larynx" not in row["old_structures"]["names"]
+    assert row["old_structures"]["values"] >= 4
+    assert row["old_structures"]["changed"] == 0
     assert "p54" not in json.dumps(values)  # no name of a case leaves the run folder
     assert (run / "fewshot.md").read_text() == markdown(values)
     assert (run / "fewshot.png").read_bytes()[:4] == b"\x89PNG"
@@ -80,7 +81,23 @@ def test_what_is_finished_is_not_done_again_and_a_lost_stage_is(finished):
     (run / "evaluation" / "cases01_seed0.json").unlink()
     assert main(command) == 0
     changed = {p.relative_to(run).as_posix() for p in kept if p.stat().st_mtime_ns != before[p]}
-    assert changed == {"evaluation/cases01_seed0.json"}
+    assert changed == {"base.json", "evaluation/cases01_seed0.json"}
+
+
+def test_small_files_alone_carry_the_adapters_side_to_a_later_reference(finished, tmp_path):
+    """Without the DynUNets their columns stay empty; without the base's weights and the adapters they can still be added."""
+    folder, command = finished
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run, ignore=shutil.ignore_patterns("*.safetensors", "dynunet", "cache", "fewshot.*"))
+    again = [*command[:4], "--run", str(run)]
+    assert main([*again, "--adapters-alone"]) == 0
+    values = json.loads((run / "fewshot.json").read_text())
+    assert all(r["dynunet"] is None and r["difference"] is None for r in values["rows"])
+    assert "not measured yet" in (run / "fewshot.md").read_text()
+    shutil.copytree(folder / "run" / "dynunet", run / "dynunet")
+    assert main(again) == 0
+    assert json.loads((run / "fewshot.json").read_text())["rows"] == json.loads((folder / "run" / "fewshot.json").read_text())["rows"]
+    assert not list(run.rglob("*.safetensors"))
 
 
 def test_another_configuration_and_a_base_that_met_the_structure_are_refused(finished, tiny_data, tiny_model, tmp_path, capsys):

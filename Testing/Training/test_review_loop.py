@@ -31,7 +31,7 @@ def test_loop_from_batch_to_scores(tmp_path: Path, tiny_data: Path, monkeypatch:
 
     tiny_model = tmp_path / "base.safetensors"
     save_checkpoint(tiny_checkpoint(), tiny_model)
-    (tmp_path / "settings.toml").write_text("steps = 3\nphantoms = 0\n")
+    (tmp_path / "settings.toml").write_text("steps = 3\n")
     loop(tmp_path, tiny_data / "phantoms_ct", tiny_model)
     figures = json.loads((tmp_path / "loop.json").read_text())
     assert figures["export"]["cases"] == 2

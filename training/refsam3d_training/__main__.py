@@ -46,8 +46,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--data", type=Path, required=True, help="datalist.json of the reviewed cases, or its folder")
     one.add_argument("--base", type=Path, help="model file to build on (default: the one that ships)")
     one.add_argument("-o", "--output", type=Path, required=True, help="adapter file")
-    one.add_argument("--config", type=Path, help="TOML with parts, steps, replay; see training/configs/finetune.toml")
-    one.add_argument("--replay-data", type=Path, default=data_folder(), help="folder of the sets named under 'replay'")
+    one.add_argument("--config", type=Path, help="TOML with parts, steps, learning rate; see training/configs/finetune.toml")
     one.add_argument("--run", type=Path, help="run folder, to continue after a stop")
     one.add_argument("--steps", type=int)
     one.add_argument("--limit", type=int, help="first cases only")
@@ -89,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("config", type=Path)
     one.add_argument("--run", type=Path, required=True, help="run folder; what is finished in it is not done again")
     one.add_argument("--hardware", default="CPU cores", help="what it runs on, for the table")
+    one.add_argument("--adapters-alone", action="store_true", help="leave the DynUNets out; the same command without this option adds them later")
 
     one = add(calibrate, "runs/default/uncalibrated.safetensors -o runs/default/calibration.json")
     one.add_argument("model", type=Path)

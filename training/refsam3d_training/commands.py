@@ -120,10 +120,9 @@ def finetune(args: argparse.Namespace) -> int:
     if args.steps:
         config = dataclasses.replace(config, steps=args.steps)
     base = args.base or resource_path(*DEFAULT_MODEL)
-    card = run(base, args.data, args.output, config, args.replay_data, args.run, args.limit, args.device, args.overwrite)
-    for title in ("tuned", "old"):
-        for name, (before, after) in card[f"loss_of_{title}_structures"].items():
-            logging.info("%s structure %-24s loss %.3f -> %.3f", title, name, before, after)
+    card = run(base, args.data, args.output, config, args.run, args.limit, args.device, args.overwrite)
+    for name, (before, after) in card["loss_of_tuned_structures"].items():
+        logging.info("%-24s loss on these cases %.3f -> %.3f", name, before, after)
     share = 100 * card["trained"]["share"]
     logging.info("%s: %.2f MB, %.1f %% of the parameters, %.1f minutes", args.output, card["bytes"] / 1e6, share, card["seconds"] / 60)
     return 0
@@ -168,7 +167,7 @@ def fewshot(args: argparse.Namespace) -> int:
     from .fewshot import FewshotConfig
     from .fewshot import fewshot as run
 
-    run(FewshotConfig.load(args.config), args.data, args.run, args.hardware)
+    run(FewshotConfig.load(args.config), args.data, args.run, args.hardware, args.adapters_alone)
     return 0
 
 

@@ -1,6 +1,7 @@
 """The ``fewshot`` command: hold a structure out of the base, then learn it from a few cases with adapters, and with DynUNet from scratch.
 
-Every stage leaves a file in the run folder and is skipped where that file exists, so a run that was stopped goes on.
+Every stage leaves a file in the run folder and is skipped where that file exists, so a run that was stopped goes on. The files that a
+stage needs of an earlier one are small but for the base, which is needed only where a fine-tuning or its scores are missing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .config import TrainConfig, folder_and_grid, read_toml
 from .evaluation.baseline_scores import score_baseline
 from .evaluation.case_record import Extras
 from .evaluation.report import write_json
-from .evaluation.run import collect
+from .evaluation.run import collect, dice_alone
 from .export import export_run
 from .fewshot_report import report
 from .finetune import FinetuneConfig, finetune
@@ -48,7 +49,6 @@ class FewshotConfig:
         finetune: as in ``finetune.toml``.
         baseline: settings of the DynUNet. validation_cases: validation cases that the DynUNet's best weights are chosen on; the
             fine-tuning uses none.
-        old_sets: sets whose test lists show what became of the old structures (default: those of the base).
         test_limit: first test cases alone (0: all).
     """
 
@@ -62,7 +62,6 @@ class FewshotConfig:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     baseline: dict = field(default_factory=dict)
     validation_cases: int = 6
-    old_sets: tuple[str, ...] = ()
     test_limit: int = 0
     folder: str = ""
 
@@ -80,8 +79,10 @@ class FewshotConfig:
         return [(f"cases{n:02d}_seed{s}", n, s) for s in self.seeds for n in self.cases]
 
 
-def fewshot(config: FewshotConfig, data: Path, run: Path, hardware: str = "CPU cores") -> dict[str, Any]:
+def fewshot(config: FewshotConfig, data: Path, run: Path, hardware: str = "CPU cores", adapters_alone: bool = False) -> dict[str, Any]:
     """All stages; writes ``fewshot.json``, ``fewshot.md`` and ``fewshot.png`` into ``run`` and returns the values.
+
+    ``adapters_alone``: leave the reference out; its columns stay empty until a later call trains it.
 
     Raises:
         ConfigError: the run folder belongs to another configuration, or a base that has met the structure.
@@ -90,24 +91,41 @@ def fewshot(config: FewshotConfig, data: Path, run: Path, hardware: str = "CPU c
     run.mkdir(parents=True, exist_ok=True)
     _same_configuration(config, run)
     source = Manifest.read(data / folder_and_grid(config.set)[0])
-    base = _base(config, data, run, hardware)
     _write_lists(config, source, run)
+    scored = [_scores_path(run, n) for n in ("base", *(name for name, _, _ in config.names()))]
+    if not all(path.is_file() for path in (run / "base.json", *scored)):
+        _adapters(config, data, run, hardware)
     for name, count, seed in config.names():
-        card = run / "adapters" / f"{name}.json"
-        if not card.is_file():
-            logger.info("Fine-tuning with %d cases, seed %d.", count, seed)
-            tuning = dataclasses.replace(config.finetune, seed=seed)
-            adapter = card.with_suffix(".safetensors")
-            values = finetune(base, run / "lists" / name, adapter, tuning, data, run / "adapters" / name, overwrite=True)
-            write_json(card, values)
-    _evaluate(config, data, run, base, None, "base")
-    for name, _, _ in config.names():
-        _evaluate(config, data, run, base, run / "adapters" / f"{name}.safetensors", name)
-    for name, count, seed in config.names():
-        if not (run / "dynunet" / name / "baseline_evaluation.json").is_file():
+        if not adapters_alone and not (run / "dynunet" / name / "baseline_evaluation.json").is_file():
             logger.info("DynUNet from scratch with %d cases, seed %d.", count, seed)
             _reference(config, source, run, name, seed)
     return report(config, source, run, hardware)
+
+
+def _adapters(config: FewshotConfig, data: Path, run: Path, hardware: str) -> None:
+    """The base, a fine-tuning for every list, and the scores of all of them."""
+    base = _base(config, data, run, hardware)
+    write_json(run / "base.json", _base_values(base))
+    _evaluate(config, data, run, base, None, "base")
+    for name, count, seed in config.names():
+        card = run / "adapters" / f"{name}.json"
+        adapter = card.with_suffix(".safetensors")
+        if not card.is_file():
+            logger.info("Fine-tuning with %d cases, seed %d.", count, seed)
+            tuning = dataclasses.replace(config.finetune, seed=seed)
+            write_json(card, finetune(base, run / "lists" / name, adapter, tuning, run / "adapters" / name, overwrite=True))
+        _evaluate(config, data, run, base, adapter, name)
+
+
+def _scores_path(run: Path, name: str) -> Path:
+    return run / "evaluation" / f"{name}.json"
+
+
+def _base_values(path: Path) -> dict[str, Any]:
+    """What a reader must know of the base."""
+    card = load_checkpoint(path).card
+    training = {k: card["training"].get(k) for k in ("step", "hours", "hardware", "excluded_structures")}
+    return {"megabytes": round(path.stat().st_size / 1e6, 2), "tensors_sha256": card.get("tensors_sha256", ""), **training}
 
 
 def _same_configuration(config: FewshotConfig, run: Path) -> None:
@@ -163,16 +181,15 @@ def _write_lists(config: FewshotConfig, source: Manifest, run: Path) -> None:
 
 
 def _evaluate(config: FewshotConfig, data: Path, run: Path, base: Path, adapter: Path | None, name: str) -> None:
-    """Scores of the base, or of the base with an adapter, on the test lists."""
-    path = run / "evaluation" / f"{name}.json"
+    """Scores of the base, or of the base with an adapter, on the test list of the structure's set."""
+    path = _scores_path(run, name)
     if path.is_file():
         return
-    logger.info("Scoring %s on the test lists.", name)
+    logger.info("Scoring %s on the test list.", name)
     engine = RefSAM3DEngine.from_checkpoint(base, "cpu", adapter)
-    folders = config.old_sets or tuple(folder_and_grid(e)[0] for e in TrainConfig.load(Path(config.folder) / config.train).sets)
-    sets = tuple(dict.fromkeys((folder_and_grid(config.set)[0], *folders)))
+    sets = (folder_and_grid(config.set)[0],)
     records = collect(engine, data, "test", sets, run / "evaluation" / name, SCORES_ALONE, config.test_limit or None, pictures=False, purpose="fewshot")
-    write_json(path, {"model": engine.model_sha256, "records": records})
+    write_json(path, {"model": engine.model_sha256, "records": [dice_alone(r) for r in records]})
 
 
 def _reference(config: FewshotConfig, source: Manifest, run: Path, name: str, seed: int) -> None:

@@ -1,10 +1,13 @@
-"""Fine-tune a checkpoint on a few cases: freeze what the paper freezes, keep the old structures, write a small adapter."""
+"""Fine-tune a checkpoint on a few cases: freeze what the paper freezes, write a small adapter.
+
+The adapter answers for the structures of these cases alone (``RefSAM3DLib.inference.branch``), so nothing is needed to keep the others.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,23 +15,20 @@ from typing import Any
 import torch
 
 from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint, load_checkpoint, save_adapter
-from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.inference.preprocess import Frame
-from RefSAM3DLib.phantoms import STRUCTURES
 from RefSAM3DLib.text.tokenizer import PromptTokenizer
 
-from .base_outlines import with_base_outlines
-from .cases import Case, load_cases, phantom_cases, preprocess
-from .config import DomainShare, TrainConfig, folder_and_grid, read_toml
+from .cases import Case, preprocess
+from .config import DomainShare, TrainConfig, read_toml
 from .export import INTENDED_USE
 from .loop import Trainer
 from .manifest import Manifest, ManifestCase
 from .new_structures import changes, check_names, choose_grid, extended, train_new_rows
-from .old_structures import structure_losses
+from .sampling import COMPOSITES, TileSampler
 from .setup_run import write_config
+from .structure_losses import structure_losses
 from .trainable import PAPER_PARTS, select, shares, shares_table
-from .tuned_sampling import TunedSampler
 
 logger = logging.getLogger(__name__)
 
@@ -39,24 +39,16 @@ class FinetuneConfig:
 
     Attributes:
         parts: what is trained, see ``trainable.PARTS``. grid: of new structures ("": chosen by modality and field of view).
-        synonyms: further wordings of new structures. replay: old sets ("folder:grid") that are trained along.
-        replay_share: share of the tiles that go to replayed structures. phantoms: generated head-and-neck CTs to replay.
-        base_outlines: structures that nobody contoured in the tuned cases are trained to stay as the base draws them. Off until it is
-        measured (training/EXPERIMENTS.md).
+        synonyms: further wordings of new structures.
         steps, batch_size, learning_rate, seed: as in training.
     """
 
     parts: tuple[str, ...] = PAPER_PARTS
     grid: str = ""
     synonyms: dict = field(default_factory=dict)
-    replay: tuple[str, ...] = ()
-    replay_limit: int = 20
-    replay_share: float = 0.3
-    phantoms: int = 6
-    base_outlines: bool = False
-    steps: int = 400
+    steps: int = 600
     batch_size: int = 2
-    learning_rate: float = 4e-4
+    learning_rate: float = 1e-3
     foreground_weight: float = 10.0
     seed: int = 0
     bf16: bool = False
@@ -69,7 +61,7 @@ class FinetuneConfig:
 
 
 def finetune(
-    base_file: Path, manifest_path: Path, output: Path, config: FinetuneConfig, data: Path, run: Path | None = None, limit: int | None = None,
+    base_file: Path, manifest_path: Path, output: Path, config: FinetuneConfig, run: Path | None = None, limit: int | None = None,
     device: str = "cpu", overwrite: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Train on the manifest's training cases and write the adapter; returns its card.
@@ -85,38 +77,36 @@ def finetune(
     names = sorted({n for case in listed for n in case.known.values()})
     check_names(names, base)
     new = [n for n in names if n not in base.vocabulary.names]
-    cases, target = _read(base, listed, new, config, names, device)
+    cases, target = _read(base, listed, new, config)
     run = run or Path(tempfile.mkdtemp(prefix="refsam3d-finetune-"))
     run.mkdir(parents=True, exist_ok=True)
     grids = {c.grid for c in cases}
-    replay = _replay_cases(base, config, data, run / "cache")
-    trainer, trained = _trainer(base, target, cases, replay, names, config, run, device)
-    old = [n for n in base.vocabulary.names if n not in names]
-    # Judged by what people contoured, not by the base's own outlines.
-    contoured = [dataclasses.replace(c, known={v: n for v, n in c.known.items() if n in names}) for c in cases] + replay
-    before = structure_losses(trainer.model, target.config, trainer.tokenizer, contoured, names + old, config.seed)
+    trainer, trained = _trainer(base, target, cases, config, run, device)
+    before = structure_losses(trainer.model, target.config, trainer.tokenizer, cases, names, config.seed)
     if trainer.resume():
         logger.info("Continuing at step %d.", trainer.step)
     trainer.run()
-    after = structure_losses(trainer.average, target.config, trainer.tokenizer, contoured, names + old, config.seed)
+    after = structure_losses(trainer.average, target.config, trainer.tokenizer, cases, names, config.seed)
     state = {k: v for k, v in trainer.average.state_dict().items() if k in trained}
     card = {
         "intended_use": INTENDED_USE, "cases": len(listed), "structures": names, "new_structures": new, "grids": sorted(grids),
         "data": {"name": manifest.name, "licence": manifest.values.get("licence", ""), "citation": manifest.values.get("citation", "")},
-        "steps": trainer.step, "seconds": round(trainer.seconds, 1), "seed": config.seed, "parts": list(config.parts), "replay": list(config.replay),
+        "steps": trainer.step, "seconds": round(trainer.seconds, 1), "seed": config.seed, "parts": list(config.parts),
         "trained": shares(trainer.average.state_dict(), config.parts)["all trained"],
-        "loss_of_old_structures": {n: [before.get(n), after.get(n)] for n in old if n in before},
         "loss_of_tuned_structures": {n: [before.get(n), after.get(n)] for n in names if n in before},
     }  # fmt: skip
     output.parent.mkdir(parents=True, exist_ok=True)
-    card["sha256"] = save_adapter(state, base.sha256, card, changes(base, target, names), output, overwrite)
+    card["sha256"] = save_adapter(state, base.sha256, answered(names), card, changes(base, target), output, overwrite)
     card["bytes"] = output.stat().st_size
     return card
 
 
-def _read(
-    base: Checkpoint, listed: list[ManifestCase], new: list[str], config: FinetuneConfig, names: list[str], device: str
-) -> tuple[list[Case], Checkpoint]:
+def answered(names: Sequence[str]) -> list[str]:
+    """Structures that an adapter tuned on ``names`` answers for: these, and a whole of which it learnt every part."""
+    return [*names, *(whole for whole, parts in COMPOSITES.items() if whole not in names and set(parts) <= set(names))]
+
+
+def _read(base: Checkpoint, listed: list[ManifestCase], new: list[str], config: FinetuneConfig) -> tuple[list[Case], Checkpoint]:
     """Cases on their grids, and the base extended by what is new. A case with structures of two grids is read on both."""
     volumes = [case.volume() for case in listed]
     extents, modalities = [], []
@@ -131,46 +121,26 @@ def _read(
         target = extended(base, new, grid, config.synonyms)
         logger.info("New: %s, on grid '%s' (%g mm).", ", ".join(new), grid.name, grid.spacing_mm)
     cases = []
-    teacher = RefSAM3DEngine(base, device) if config.base_outlines else None
     for number, (case, volume) in enumerate(zip(listed, volumes, strict=True), 1):
-        logger.info("%d/%d Reading %s%s.", number, len(listed), case.name, "" if teacher is None else ", and what the base draws in it")
+        logger.info("%d/%d Reading %s.", number, len(listed), case.name)
         truth = case.truth(volume)
         values = {name: value for value, name in case.known.items()}
         for grid in target.config.grids:
             mine = {values[n]: n for n in values if n in grid.structures}
             if mine:
                 labels = sum(truth[n].astype("uint16") * v for v, n in mine.items())
-                if teacher is not None:
-                    labels, mine = with_base_outlines(teacher, volume, grid, labels, mine, names)
                 cases.append(preprocess(case.name, volume, labels, mine, grid, target.config.intensity))
     if not cases:
         raise InputError(f"None of {', '.join(base.vocabulary.names)} is labelled in these cases; check the names in the manifest.")
     return cases, target
 
 
-def _replay_cases(base: Checkpoint, config: FinetuneConfig, data: Path, cache: Path) -> list[Case]:
-    """Cases that show the old structures, so that they are not forgotten."""
-    cases: list[Case] = []
-    for entry in config.replay:
-        folder, grid = folder_and_grid(entry)
-        cases += load_cases(data / folder, "training", base.config, grid, cache, config.replay_limit)
-    painted = [g for g in base.config.grids if g.name == "head_neck" and set(g.structures) <= set(STRUCTURES)]
-    if config.phantoms and painted:
-        cases += phantom_cases(config.phantoms, base.config, "head_neck", cache)
-    return [dataclasses.replace(c, known={v: n for v, n in c.known.items() if n in base.vocabulary.names}) for c in cases]
-
-
-def _trainer(
-    base: Checkpoint, target: Checkpoint, cases: list[Case], replay: list[Case], names: list[str], config: FinetuneConfig, run: Path, device: str
-) -> tuple[Trainer, set[str]]:
+def _trainer(base: Checkpoint, target: Checkpoint, cases: list[Case], config: FinetuneConfig, run: Path, device: str) -> tuple[Trainer, set[str]]:
     """A trainer from the base's weights with the chosen parts switched on."""
-    grids = {c.grid for c in cases}
-    replayed = sorted({c.grid for c in replay} - grids)
-    share = (1 - config.replay_share if replayed else 1.0) / len(grids)
-    weights = {**dict.fromkeys(sorted(grids), share), **{g: config.replay_share / len(replayed) for g in replayed}}
-    shares_by_grid = tuple(DomainShare(g, fine=0.75 * w, coarse=0.25 * w) for g, w in weights.items())
+    grids = sorted({c.grid for c in cases})
+    shares_by_grid = tuple(DomainShare(g, fine=0.75 / len(grids), coarse=0.25 / len(grids)) for g in grids)
     train = TrainConfig(
-        name=f"{base.config.name}-adapter", model="", sets=(), shares=shares_by_grid, phantoms=config.phantoms, seed=config.seed, steps=config.steps,
+        name=f"{base.config.name}-adapter", model="", sets=(), shares=shares_by_grid, phantoms=0, seed=config.seed, steps=config.steps,
         batch_size=config.batch_size, learning_rate=config.learning_rate, foreground_weight=config.foreground_weight, ema=0.98, bf16=config.bf16,
         report_steps=config.report_steps,
     )  # fmt: skip
@@ -184,5 +154,5 @@ def _trainer(
     logger.info("Trained and stored:\n%s", shares_table(shares(model.state_dict(), config.parts)))
     write_config(train, target.config, run)
     torch.manual_seed(config.seed)
-    sampler = TunedSampler(cases + replay, train, target.config, target.vocabulary, names, config.replay_share, cases)
+    sampler = TileSampler(cases, train, target.config, target.vocabulary)
     return Trainer(train, target.config, PromptTokenizer(target.tokens), sampler, run, device, initial=model.train()), trained

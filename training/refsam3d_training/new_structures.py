@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint
+from RefSAM3DLib.checkpoint import TOKEN_TABLE, Calibration, Checkpoint
 from RefSAM3DLib.config import GridConfig, ModelConfig
 from RefSAM3DLib.errors import ConfigError
 from RefSAM3DLib.text.tokenizer import clip_ids
@@ -19,6 +19,9 @@ from RefSAM3DLib.text.wording import SIDE_WORDS, normalise, swap_sides
 #: DICOM code of a structure whose terminology nobody gave: a private scheme, which tools show by its meaning.
 PRIVATE_SCHEME = "99REFSAM3D"
 NEW_ROW_NOISE = 0.02
+#: Presence below which a tuned structure is called absent; between this and the base's limit it is uncertain, and drawn. The base's
+#: presence is calibrated, an adapter's is not: a few cases that it was tuned on cannot say how sure it is of others.
+ABSENT_BELOW = 0.05
 
 
 def structure_entry(name: str, all_names: Sequence[str], synonyms: Sequence[str] = ()) -> dict:
@@ -87,11 +90,11 @@ def choose_grid(config: ModelConfig, modalities: Sequence[str], extents_mm: Sequ
     return min(candidates, key=excess)
 
 
-def changes(base: Checkpoint, extended: Checkpoint, tuned: Sequence[str]) -> dict:
+def changes(base: Checkpoint, extended: Checkpoint) -> dict:
     """What an adapter must carry beside its parameters.
 
-    Outlines of the tuned structures are no longer as confident as those of the base, so what was usual for them is dropped: nothing
-    but cases that the tuning did not see could say what is now.
+    It answers for its own structures alone, and of these nothing is known but the cases that it was tuned on: what was usual for an
+    outline of the base is dropped, and it takes more to deny a structure (``ABSENT_BELOW``).
     """
     out: dict = {}
     if extended.vocabulary != base.vocabulary:
@@ -100,9 +103,9 @@ def changes(base: Checkpoint, extended: Checkpoint, tuned: Sequence[str]) -> dic
         out["config"] = extended.config.to_dict()
     if extended.tokens != base.tokens:
         out["tokens"] = list(extended.tokens or ())
-    if any(name in c.least_confidence for c in base.calibration.values() for name in tuned):
-        kept = {grid: {n: v for n, v in c.least_confidence.items() if n not in tuned} for grid, c in base.calibration.items()}
-        out["calibration"] = {grid: dataclasses.asdict(dataclasses.replace(c, least_confidence=kept[grid])) for grid, c in base.calibration.items()}
+    calibrations = {g.name: base.calibration.get(g.name, Calibration()) for g in base.config.grids}
+    reserved = {n: dataclasses.replace(c, least_confidence={}, absent_below=min(c.absent_below, ABSENT_BELOW)) for n, c in calibrations.items()}
+    out["calibration"] = {name: dataclasses.asdict(c) for name, c in reserved.items()}
     return out
 
 

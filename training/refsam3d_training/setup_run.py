@@ -18,8 +18,8 @@ from .cases import Case, load_cases, phantom_cases
 from .config import TrainConfig, folder_and_grid
 from .excluded import cases_without, model_without, vocabulary_without
 from .loop import Trainer
-from .old_structures import structure_losses
 from .sampling import TileSampler
+from .structure_losses import structure_losses
 
 if TYPE_CHECKING:
     from .baseline import Baseline

@@ -48,8 +48,8 @@ def test_two_passes_and_both_views_were_computed(shared) -> None:
     """The phantom is large enough that the coarse look, its boxes and several fine tiles are what these tests exercise."""
     engine, volume, _ = shared
     embedding = engine.embed(volume)
-    assert set(embedding.grids) == {("head_neck", c, m) for c in (False, True) for m in (False, True)}
-    assert len(embedding.grids["head_neck", False, False].layout.starts) >= 4
+    assert set(embedding.grids) == {("head_neck", c, m, 0) for c in (False, True) for m in (False, True)}
+    assert len(embedding.grids["head_neck", False, False, 0].layout.starts) >= 4
 
 
 @pytest.mark.parametrize("aligned", [True, False])
@@ -116,7 +116,7 @@ def test_region_cuts_the_mask_and_the_tiles(checkpoint: Checkpoint, shared) -> N
     assert found.presence == pytest.approx(whole[0].presence, abs=1e-6)
     full = RefSAM3DEngine(checkpoint, "cpu")
     full.segment(volume, ["brainstem"])
-    fine = ("head_neck", False, False)
+    fine = ("head_neck", False, False, 0)
     assert 0 < engine.embed(volume).grids[fine].encoded < full.embed(volume).grids[fine].encoded
     clipped = engine.segment(volume, ["brainstem"], roi=(-5, 9, 3, 12, 15, 999))[0]
     assert not clipped.mask[9:].any()

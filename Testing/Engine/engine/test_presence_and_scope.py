@@ -24,7 +24,7 @@ def test_absent_structure_takes_no_fine_tile(checkpoint: Checkpoint) -> None:
     assert found.box is None
     assert found.volume_ml == 0
     assert np.isnan(found.confidence)
-    assert all(not grid.tiles for (_, coarse, _), grid in engine.embed(blocks()).grids.items() if not coarse)
+    assert all(not grid.tiles for (_, coarse, *_), grid in engine.embed(blocks()).grids.items() if not coarse)
 
 
 def test_in_between_is_uncertain() -> None:

@@ -144,12 +144,12 @@ def _own_presence(
 ) -> list[dict[str, Any]]:
     names = [n for n in truth if n in answers]
     rows = []
-    for name, logit in zip(names, presence_logits(engine, embedding, grid, names), strict=True):
+    for name, logit in zip(names, presence_logits(engine, embedding, grid, [(n, n) for n in names]), strict=True):
         rows.append(_presence_row("own", name, grid.name, bool(truth[name].any()), answers[name], logit))
     if extras.wordings:
         for name in names:
             synonyms = list(engine.vocabulary.structure(name).synonyms)[:SYNONYMS]
-            for logit in presence_logits(engine, embedding, grid, synonyms):
+            for logit in presence_logits(engine, embedding, grid, [(name, s) for s in synonyms]):
                 rows.append(_presence_row("own synonym", name, grid.name, bool(truth[name].any()), answers[name], logit))
     return rows
 
@@ -161,7 +161,7 @@ def _elsewhere(engine: RefSAM3DEngine, embedding: VolumeEmbedding, names: list[s
         mine = [n for n in names if n in grid.structures]
         if mine:
             answers: list[PromptResult | None] = list(engine.segment(embedding, mine)) if extras.draw_absent else [None] * len(mine)
-            logits = presence_logits(engine, embedding, grid, mine)
+            logits = presence_logits(engine, embedding, grid, [(n, n) for n in mine])
             rows += [_presence_row(kind, n, grid.name, False, a, v) for n, a, v in zip(mine, answers, logits, strict=True)]
     return rows
 
@@ -181,8 +181,9 @@ def _composites(engine: RefSAM3DEngine, embedding: VolumeEmbedding, truth: dict[
 def _far_away(engine: RefSAM3DEngine, embedding: VolumeEmbedding, grid: GridConfig) -> list[dict[str, Any]]:
     host = next(n for n in grid.structures if n in engine.vocabulary.names and not engine.vocabulary.structure(n).side)
     names = [n for n in FAR_AWAY if n in engine.vocabulary.distractors]
-    answers = answer_texts(engine, embedding, [(host, n) for n in names])
-    logits = presence_logits(engine, embedding, grid, names)
+    asked = [(host, n) for n in names]
+    answers = answer_texts(engine, embedding, asked)
+    logits = presence_logits(engine, embedding, grid, asked)
     return [_presence_row("distractor", n, grid.name, False, a, v) for n, a, v in zip(names, answers, logits, strict=True)]
 
 
@@ -197,7 +198,8 @@ def _altered_presence(engine: RefSAM3DEngine, volume: Volume, truth: dict[str, n
         embedding = engine.embed(view.volume)
         answers: list[PromptResult | None] = list(engine.segment(embedding, names)) if extras.draw_absent else [None] * len(names)
         grid = engine.checkpoint.config.grid_of(names[0])
-        for name, answer, logit in zip(names, answers, presence_logits(engine, embedding, grid, names), strict=True):
+        logits = presence_logits(engine, embedding, grid, [(n, n) for n in names])
+        for name, answer, logit in zip(names, answers, logits, strict=True):
             rows.append(_presence_row(view.kind, name, grid.name, name in view.present, answer, logit))
     return rows
 

@@ -41,21 +41,25 @@ ABOVE_THE_CHIN = ("brainstem", "right parotid gland", "left parotid gland", "man
 BELOW_THE_CHIN = ("larynx", "esophagus")
 
 
-def presence_logits(engine: RefSAM3DEngine, embedding: VolumeEmbedding, grid: GridConfig, texts: Sequence[str]) -> list[float]:
-    """Raw presence logit of each text on the views that decide presence; uncalibrated.
+def presence_logits(engine: RefSAM3DEngine, embedding: VolumeEmbedding, grid: GridConfig, asked: Sequence[tuple[str, str]]) -> list[float]:
+    """Raw presence logits of (structure, text) pairs on the views that decide presence; uncalibrated.
 
-    The mean over the image and its mirror image, which is asked for the other side, as the engine does it.
+    The structure only chooses the weights. The mean over the image and its mirror image, which is asked for the other side, as the
+    engine does it.
     """
-    total = torch.zeros(len(texts))
-    views = embedding.views(grid, coarse=not embedding.is_direct(grid))
-    for view in views:
-        indices = list(range(len(view.layout.starts)))
-        view.encode(indices)
-        asked = [swap_sides(t) for t in texts] if view.mirrored else texts
-        with torch.inference_mode():
-            reading = engine.model.read_joined(view.joined_levels(indices), engine.text_features(asked))
-        total += reading.presence.float().cpu()
-    return [float(v) for v in total / len(views)]
+    total = torch.zeros(len(asked))
+    owners = [engine.branch_of(name) for name, _ in asked]
+    for owner in sorted(set(owners)):
+        rows = [n for n, other in enumerate(owners) if other == owner]
+        branch, views = engine.branches[owner], embedding.views(grid, not embedding.is_direct(grid), owner)
+        for view in views:
+            indices = list(range(len(view.layout.starts)))
+            view.encode(indices)
+            texts = [swap_sides(asked[n][1]) if view.mirrored else asked[n][1] for n in rows]
+            with torch.inference_mode():
+                reading = branch.model.read_joined(view.joined_levels(indices), branch.text_features(texts))
+            total[rows] += reading.presence.float().cpu() / len(views)
+    return [float(v) for v in total]
 
 
 def answer_texts(engine: RefSAM3DEngine, embedding: VolumeEmbedding, asked: Sequence[tuple[str, str]]) -> list[PromptResult]:
