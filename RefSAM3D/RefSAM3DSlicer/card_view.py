@@ -20,7 +20,7 @@ def cardHtml(card: dict[str, Any], info: EngineInfo | None = None) -> str:
     if info is not None and info.modelName:
         lines.append(f"<b>{html.escape(info.modelName)}</b> ({html.escape(info.modelSha256[:12])})")
     lines.append(f"<b>{html.escape(str(card.get('disclaimer') or _('Not for diagnosis.')))}</b> {html.escape(str(card.get('intended_use', '')))}")
-    lines += [part for part in (_scores(card), _data(card)) if part]
+    lines += [part for part in (_scores(card), _adapter(card), _data(card)) if part]
     for key in ("modalities", "licence"):
         value = card.get(key)
         if value:
@@ -46,6 +46,17 @@ def _scores(card: dict[str, Any]) -> str:
         return ""
     split = f" ({html.escape(str(scores['split']))})" if scores.get("split") else ""
     return f"<table><tr><th align='left'>{_('Structure')}{split}</th><th>Dice&nbsp;&nbsp;</th><th>{_('cases')}</th></tr>{rows}</table>"
+
+
+def _adapter(card: dict[str, Any]) -> str:
+    """What an adapter answers for: the scores above it are those of the model without it."""
+    adapter = card.get("adapter")
+    if not isinstance(adapter, dict):
+        return ""
+    text = _("answers for {names}, tuned on {count} cases and not measured; the model itself answers for everything else.").format(
+        names=", ".join(map(str, adapter.get("structures") or [])) or "-", count=adapter.get("cases", "-")
+    )
+    return f"<b>{_('Adapter')}</b> {html.escape(text)}"
 
 
 def _data(card: dict[str, Any]) -> str:

@@ -57,3 +57,15 @@ def review(widget, folder):
     from review_panel import openReview
 
     return openReview(widget, folder)
+
+
+@pytest.fixture
+def panel():
+    """The module's panel, shown, without recent prompts."""
+    import gui_cases
+    import slicer
+    from RefSAM3DSlicer import prompt_box
+
+    slicer.app.userSettings().remove(prompt_box.RECENT_KEY)
+    with gui_cases.shownPanel(430, 900) as shown:
+        yield shown
