@@ -34,15 +34,24 @@ def segment_tags(result: PromptResult, label: int, engine_info: Mapping[str, Any
     """Tags of one result that is written to a file.
 
     Args:
-        result: ``details`` may hold ``assisted`` (a person changed the mask) and ``reviewer`` (who looked at it).
+        result: ``details`` may hold ``assisted`` (a person changed the mask), ``reviewer`` (who looked at it) and ``answered_by``.
         label: number of the result, from 1.
         engine_info: ``name``, ``sha256``, ``device``, ``version`` and ``adapter`` as far as they are known.
     """
     tags = provenance_tags(
         prompt=result.prompt, resolved=result.resolved, verdict=Verdict(result.verdict).value, presence=result.presence, confidence=result.confidence,
-        engine_info=engine_info, assisted=bool(result.details.get("assisted")), reviewer=str(result.details.get("reviewer") or ""),
+        engine_info=answering(engine_info, result.details), assisted=bool(result.details.get("assisted")), reviewer=str(result.details.get("reviewer") or ""),
     )  # fmt: skip
     return {**tags, PREFIX + "Label": str(label)}
+
+
+def answering(engine_info: Mapping[str, Any], details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The engine's values as far as they concern a result: without the adapter where the base answered.
+
+    >>> answering({"name": "m", "adapter": "site"}, {"answered_by": "base"}), answering({"adapter": "site"}, {"answered_by": "adapter"})
+    ({'name': 'm', 'adapter': ''}, {'adapter': 'site'})
+    """
+    return {**engine_info, "adapter": ""} if details.get("answered_by") == "base" else engine_info
 
 
 def provenance_tags(

@@ -14,14 +14,21 @@ from RefSAM3DLib.text.vocabulary import Vocabulary
 from . import installer, prompt_box, session
 from .effect_sink import EffectSink
 from .hidden_segments import hiddenMessage
+from .logic import RefSAM3DLogic
 from .message_strip import MessageStrip
 from .panel import remainingText
+from .parameters import engineChoice
 from .prompt_status import readPrompt
 from .pythonqt import connect
 from .results_table import percent, verdictText
 from .runs import EngineChoice, RunOptions
 from .task import SegmentTask, TaskState
 from .volume_bridge import checkVolume
+
+
+def nameOf(path: str) -> str:
+    """File name of a path of any system."""
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 class EscapeFilter(qt.QObject):
@@ -55,6 +62,7 @@ class EffectController:
         self.effect = scriptedEffect
         self.task: SegmentTask | None = None
         self.vocabulary = Vocabulary.default()
+        self.completer: Any = None
         self._filter, self._filteredWindow = EscapeFilter(), None
         self._buildWidgets()
         self.updateButton()
@@ -73,7 +81,10 @@ class EffectController:
         self.promptEdit.objectName = "RefSAM3DPromptLineEdit"
         self.promptEdit.placeholderText = _("e.g. left parotid gland")
         self.promptEdit.clearButtonEnabled = True
-        self.completer = prompt_box.makeCompleter(self.promptEdit, self.vocabulary)
+        self.setVocabulary(self.vocabulary)
+        self.choiceLabel = qt.QLabel()
+        self.choiceLabel.setWordWrap(True)
+        self.choiceLabel.setVisible(False)
         self.readingLabel = qt.QLabel()
         self.readingLabel.setTextFormat(qt.Qt.RichText)
         self.readingLabel.setWordWrap(True)
@@ -86,7 +97,7 @@ class EffectController:
         self.statusLabel.setWordWrap(True)
         self.effect.addOptionsWidget(self.messageFrame)
         self.effect.addLabeledOptionsWidget(_("Structure:"), self.promptEdit)
-        for widget in (self.readingLabel, self.applyButton, self.progressBar, self.statusLabel):
+        for widget in (self.readingLabel, self.choiceLabel, self.applyButton, self.progressBar, self.statusLabel):
             self.effect.addOptionsWidget(widget)
         self.messages = MessageStrip(self.messageFrame, label, close)
         connect(self.promptEdit, "textChanged(QString)", lambda text: self._onText())
@@ -111,7 +122,22 @@ class EffectController:
     def activate(self) -> None:
         """Chosen by the user."""
         self.updateFromParameters()
+        self._showChoice()
         self._onText()
+
+    def _showChoice(self) -> EngineChoice:
+        """The module's choice of weights and device, which holds here too; said where it is not the one that Slicer starts with."""
+        choice = engineChoice(RefSAM3DLogic().getParameterNode())
+        parts = [(_("model"), nameOf(choice.model)), (_("adapter"), nameOf(choice.adapter)), (_("device"), "" if choice.device == "auto" else choice.device)]
+        said = ", ".join(f"{title} {value}" for title, value in parts if value)
+        self.choiceLabel.setText(_("As chosen in the module RefSAM3D: {choice}.").format(choice=said) if said else "")
+        self.choiceLabel.setVisible(bool(said))
+        return choice
+
+    def setVocabulary(self, vocabulary: Vocabulary) -> None:
+        """Another model, or an adapter, may know other words."""
+        self.vocabulary = vocabulary
+        self.completer = prompt_box.makeCompleter(self.promptEdit, vocabulary)
 
     # ---- what is asked for
 
@@ -174,9 +200,19 @@ class EffectController:
             segmentID = editor.GetSelectedSegmentID() or ""
             if segmentID and not self._confirmVisible():
                 return
-            sink = EffectSink(self.effect, volumeNode, segmentationNode, segmentID)
-            runner = session.engineRunner()
-            self.task = SegmentTask(runner, volumeNode, [prompt], sink, EngineChoice(), RunOptions(), onProgress=self._onProgress, onEnd=self._onEnd)
+            choice, p = self._showChoice(), RefSAM3DLogic().getParameterNode()
+            sink = EffectSink(self.effect, volumeNode, segmentationNode, segmentID, choice.adapter)
+            self.task = SegmentTask(
+                session.engineRunner(),
+                volumeNode,
+                [prompt],
+                sink,
+                choice,
+                RunOptions(allowUnknown=p.allowUnknown),
+                p.modality if p.inputVolume is volumeNode else "",  # chosen for that image alone
+                onProgress=self._onProgress,
+                onEnd=self._onEnd,
+            )
         except RefSAM3DError as error:
             self.messages.show("error", str(error))
             return
@@ -211,6 +247,9 @@ class EffectController:
         self.task = None
         self.updateButton()
         if task.state is TaskState.DONE:
+            if task.engine.vocabulary:
+                self.setVocabulary(Vocabulary.from_json(task.engine.vocabulary))
+                self._onText()
             self.statusLabel.setText("\n".join(self._describe(outcome) for outcome in task.outcomes))
             notes = [*task.warnings, *(w for outcome in task.outcomes for w in outcome.result.warnings)]
             text, actions = hiddenMessage(task.sink.segmentationNode, task.outcomes)

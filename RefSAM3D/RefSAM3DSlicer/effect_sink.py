@@ -26,13 +26,13 @@ _SLICERS_OWN_NAME = re.compile(r"Segment(_\d+)?")
 class EffectSink:
     """Remembers where the user was; what the user does meanwhile does not redirect the result."""
 
-    def __init__(self, effect: Any, volumeNode: Any, segmentationNode: Any, segmentID: str) -> None:
+    def __init__(self, effect: Any, volumeNode: Any, segmentationNode: Any, segmentID: str, adapter: str = "") -> None:
         """Raises InputError if the segmentation or the segment cannot take the result."""
         checkTarget(segmentationNode)
         if segmentID and isLocked(segmentationNode, segmentID):
             name = segmentationNode.GetSegmentation().GetSegment(segmentID).GetName()
             raise InputError(_("The segment '{name}' is marked as completed; change its status or select another one.").format(name=name))
-        self._effect = effect
+        self._effect, self._adapter = effect, adapter
         self._volumeID, self._segmentationID, self._segmentID = volumeNode.GetID(), segmentationNode.GetID(), segmentID
 
     def watchedNodeIDs(self) -> list[str]:
@@ -66,7 +66,7 @@ class EffectSink:
             self._effect.parameterSetNode().SetSelectedSegmentID(drawn[-1].segmentID)
         for outcome in drawn:
             segment = node.GetSegmentation().GetSegment(outcome.segmentID)
-            for key, value in provenanceTags(outcome.result, run.engine, assisted=True).items():
+            for key, value in provenanceTags(outcome.result, run.engine, self._adapter, assisted=True).items():
                 segment.SetTag(key, value)
 
     def _checkedNodes(self) -> tuple[Any, Any]:

@@ -18,12 +18,11 @@ from .hidden_segments import hiddenMessage
 from .logic import RefSAM3DLogic, firstVolume
 from .message_strip import MessageStrip
 from .models_section import ModelsSection
-from .parameters import RefSAM3DParameterNode
+from .parameters import RefSAM3DParameterNode, engineChoice
 from .pythonqt import connect
 from .results_table import ResultsTable
 from .review.compare_section import CompareSection
 from .review.review_section import ReviewSection
-from .runs import EngineChoice
 from .sequence_browser import browserOf
 from .task import SegmentTask, TaskState
 from .volume_bridge import checkVolume
@@ -197,7 +196,7 @@ class Panel:
             arguments = {
                 "existing": p.existing,
                 "roi": roi,
-                "choice": EngineChoice(p.model, p.adapter.strip(), p.device),
+                "choice": engineChoice(p),
                 "probability": p.probability,
                 "allowUnknown": p.allowUnknown,
                 "modality": p.modality,

@@ -3,6 +3,7 @@
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 
+from .runs import EngineChoice
 from .segmentation_writer import Existing
 
 
@@ -27,3 +28,8 @@ class RefSAM3DParameterNode:
     modality: str = ""
     probability: bool = False
     allowUnknown: bool = False
+
+
+def engineChoice(parameters: RefSAM3DParameterNode) -> EngineChoice:
+    """The weights and the device that were chosen under Advanced."""
+    return EngineChoice(parameters.model, parameters.adapter.strip(), parameters.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from RefSAM3DLib.provenance import provenance_tags
+from RefSAM3DLib.provenance import answering, provenance_tags
 
 from .runs import EngineInfo, RunResult
 
@@ -14,13 +14,14 @@ def clean(text: object, limit: int = 500) -> str:
 
 def provenanceTags(result: RunResult, engine: EngineInfo, adapter: str = "", assisted: bool = False) -> dict[str, str]:
     """Tags of one result. ``assisted``: with the user's own voxels, masks or combinations it is half automatic."""
+    info = {"name": engine.modelName, "sha256": engine.modelSha256, "device": engine.device, "adapter": adapter}
     tags = provenance_tags(
         prompt=result.prompt,
         resolved=result.resolved,
         verdict=result.verdict,
         presence=result.presence,
         confidence=result.confidence,
-        engine_info={"name": engine.modelName, "sha256": engine.modelSha256, "device": engine.device, "adapter": adapter},
+        engine_info=answering(info, result.details),
         assisted=assisted,
     )
     return {key: clean(value) for key, value in tags.items()}

@@ -170,13 +170,20 @@ class PromptSession:
         inner = tight_box(small)
         box = None if inner is None else frame.native_box_of(tuple(v + joint.box[n // 2 * 2] for n, v in enumerate(inner)))  # type: ignore[arg-type]
         mask = frame.to_native_array(small, joint.box)
+        details = {"encoding_s": encoding, "grid": plain[0].grid.name, **self._answered_by(terms)}
         probability = frame.to_native_array(joint.values.astype(np.float16), joint.box) if self.probability else None
         return PromptResult(
             prompt=prompt.prompt, resolved=prompt.resolved, verdict=verdict, presence=presence, confidence=confidence,
             mask=mask, volume_ml=float(small.sum()) * self.embedding.volume.geometry.voxel_volume_ml, box=box,
             elapsed_s=time.perf_counter() - started, probability=probability, warnings=tuple(dict.fromkeys(warnings)),
-            suggestions=prompt.suggestions, colour=self._colour(prompt), details={"encoding_s": encoding, "grid": plain[0].grid.name},
+            suggestions=prompt.suggestions, colour=self._colour(prompt), details=details,
         )  # fmt: skip
+
+    def _answered_by(self, terms: list[TermAnswer]) -> dict[str, str]:
+        """Whose result it is, where an adapter is loaded: a mixed one counts as the adapter's."""
+        if len(self.engine.branches) == 1:
+            return {}
+        return {"answered_by": "adapter" if any(t.branch for t in terms) else "base"}
 
     def _draw(self, term: TermAnswer, low: float, high: float) -> float:
         """Encode what is missing and decode one structure; returns the seconds that encoding took."""

@@ -61,6 +61,28 @@ def test_without_a_segment_one_is_made_with_name_colour_and_terminology_and_undo
     assert segmentation.GetNumberOfSegments() == 0
 
 
+def test_choice_of_the_module_holds_in_the_effect_and_is_said(bench, tmp_path):
+    """A site's adapter is no use if typing in the Segment Editor silently asks the model without it."""
+    from RefSAM3DSlicer.logic import RefSAM3DLogic
+
+    b = bench()
+    assert b.controller.choiceLabel.isHidden()
+    parameters = RefSAM3DLogic().getParameterNode()
+    parameters.adapter = str(tmp_path / "site.safetensors")
+    b.apply()
+    assert "adapter site.safetensors" in b.controller.choiceLabel.text
+    assert str(tmp_path) not in b.controller.choiceLabel.text
+    value = vtk.reference("")
+    assert b.node.GetSegmentation().GetSegment(b.A).GetTag("RefSAM3D.Adapter", value)
+    assert str(value) == "site.safetensors"
+    parameters.adapter, parameters.device = "", "cuda"
+    b.type("mandible")
+    click(b.controller.applyButton)
+    b.finish()
+    assert "'cuda' is not available" in b.controller.messages.text
+    assert "device cuda" in b.controller.choiceLabel.text
+
+
 def test_a_fresh_segment_gets_the_name_of_the_structure(bench):
     b = bench(segments=False)
     segmentID = b.node.GetSegmentation().AddEmptySegment()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -145,6 +146,8 @@ def test_tags_say_everything_and_contain_no_separator_and_no_folder():
     assert tags["RefSAM3D.Prompt"] == "the left parotid / gland"
     assert tags["RefSAM3D.Presence"] == "0.9712"
     assert tags["RefSAM3D.Adapter"] == "prostate v2.safetensors"
+    others = dataclasses.replace(result(bright()[1]), details={"answered_by": "base"})
+    assert provenanceTags(others, ENGINE, adapter="prostate v2.safetensors")["RefSAM3D.Adapter"] == ""
     assert tags["DICOM.SegmentAlgorithmType"] == "SEMIAUTOMATIC"
     assert tags["DICOM.SegmentAlgorithmName"] == "RefSAM3D refsam3d-tiny"
     assert all("|" not in value for value in tags.values())

@@ -14,6 +14,7 @@ from RefSAM3DLib.types import PromptResult, Verdict
 
 from .. import installer
 from .. import session as engineSession
+from ..parameters import engineChoice
 from ..runs import EngineChoice, Run, RunOptions, RunResult
 from ..task import Outcome, SegmentTask, TaskState
 from ..volume_bridge import shapeOf
@@ -112,7 +113,7 @@ class Reprompting:
             return
         installer.checkVersions()
         p, volumeNode = section.parameters(), section.scene.volumeNode
-        choice = EngineChoice(p.model, p.adapter.strip(), p.device) if p is not None else EngineChoice()
+        choice = engineChoice(p) if p is not None else EngineChoice()
         sink = RepromptSink(section.session, item, volumeNode, wording, section.view.seconds, section.ui.commentEdit.text)
         section.messages.clear()
         self.task = SegmentTask(

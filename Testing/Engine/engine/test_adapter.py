@@ -40,6 +40,7 @@ def test_other_structures_are_answered_by_the_base_to_the_bit(pair) -> None:
     for found, wanted in zip(engine.segment(blocks(), OTHERS, probability=True), base.segment(blocks(), OTHERS, probability=True), strict=True):
         assert wanted.mask.any()
         assert np.array_equal(found.probability, wanted.probability)
+        assert found.details["answered_by"] == "base"
         assert (found.presence, found.verdict, found.warnings) == (wanted.presence, wanted.verdict, wanted.warnings)
 
 
@@ -49,6 +50,7 @@ def test_tuned_structures_are_answered_by_the_adapter_to_the_bit(pair) -> None:
     for mine, same, old in zip(found, wanted, before, strict=True):
         assert np.array_equal(mine.probability, same.probability)
         assert mine.presence == same.presence
+        assert (mine.details["answered_by"], "answered_by" in same.details) == ("adapter", False)
         assert not np.array_equal(mine.probability, old.probability)
 
 
@@ -56,6 +58,7 @@ def test_prompt_of_both_kinds_takes_each_structure_from_its_own_network(pair) ->
     base, _, engine = pair
     joint = engine.segment(blocks(), ["larynx plus brainstem"], probability=True)[0]
     tuned, old = engine.segment(blocks(), ["larynx", "brainstem"], probability=True)
+    assert joint.details["answered_by"] == "adapter"
     assert np.array_equal(joint.probability, np.maximum(tuned.probability, old.probability))
     assert not np.array_equal(joint.probability, base.segment(blocks(), ["larynx plus brainstem"], probability=True)[0].probability)
 
