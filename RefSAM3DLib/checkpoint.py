@@ -165,6 +165,8 @@ def apply_adapter(base: Checkpoint, path: Path | str) -> Checkpoint:
             f"The adapter '{path}' was trained on the base {header.get('base_sha256', '?')[:12]}, not on {base.sha256[:12]} "
             f"('{base.path}'); load it with its own base."
         )
+    if "answers_for" not in header:
+        raise CheckpointError(f"The adapter '{path}' was written before adapters said which structures they answer for; fine-tune it again.")
     unknown = sorted(set(tensors) - set(base.state))
     if unknown:
         raise CheckpointError(f"The adapter '{path}' has {len(unknown)} parameters that its base lacks, first '{unknown[0]}'; get the file again.")
@@ -178,7 +180,10 @@ def apply_adapter(base: Checkpoint, path: Path | str) -> Checkpoint:
     changes: dict[str, Any] = {"state": {**base.state, **tensors}}
     try:
         extra = json.loads(header.get("extra", "{}"))
-        changes["answers_for"] = tuple(json.loads(header["answers_for"]))
+        answers_for = json.loads(header["answers_for"])
+        if not isinstance(answers_for, list) or not all(isinstance(name, str) for name in answers_for):
+            raise TypeError("answers_for is no list of names")
+        changes["answers_for"] = tuple(answers_for)
         changes["card"] = {**base.card, "adapter": json.loads(header["card"])}
         if "vocabulary" in extra:
             changes["vocabulary"] = Vocabulary.from_json(extra["vocabulary"])

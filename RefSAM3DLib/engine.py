@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
+from .branch import Branch
 from .checkpoint import Checkpoint, apply_adapter, load_checkpoint
 from .config import GridConfig
 from .device import choose_device, device_title
 from .errors import Cancelled, DeviceError
-from .inference.branch import Branch
 from .inference.checks import check_volume, checked_roi, content_key, is_shortage
 from .inference.embed import GridEmbedding
 from .inference.scope import best_grid

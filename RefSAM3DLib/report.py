@@ -72,5 +72,6 @@ def _row(label: int, result: PromptResult) -> dict[str, Any]:
         "presence": number_or_none(result.presence),
         "confidence": number_or_none(result.confidence),
         "volume_ml": number_or_none(result.volume_ml),
+        **{key: result.details[key] for key in ("answered_by",) if key in result.details},
         "elapsed_s": number_or_none(result.elapsed_s),
     }

@@ -54,7 +54,7 @@ def _adapter(card: dict[str, Any]) -> str:
     if not isinstance(adapter, dict):
         return ""
     text = _("answers for {names}, tuned on {count} cases and not measured; the model itself answers for everything else.").format(
-        names=", ".join(map(str, adapter.get("structures") or [])) or "-", count=adapter.get("cases", "-")
+        names=", ".join(map(str, adapter.get("answers_for") or [])) or "-", count=adapter.get("cases", "-")
     )
     return f"<b>{_('Adapter')}</b> {html.escape(text)}"
 

@@ -145,8 +145,8 @@ class PromptSession:
                 warnings=(prompt.note,) if prompt.note else (), suggestions=prompt.suggestions,
             )  # fmt: skip
         plain = [t for t in terms if not t.term.subtract]
-        presence = max(t.presence for t in plain)
-        calibration = self._calibration(plain[0])
+        likeliest = max(plain, key=lambda t: t.presence)
+        presence, calibration = likeliest.presence, self._calibration(likeliest)
         warnings = [w for t in {t.grid.name: t for t in terms}.values() for w in self.embedding.scope_warnings(t.grid)]
         if prompt.note:
             warnings.append(prompt.note)

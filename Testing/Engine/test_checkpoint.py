@@ -212,7 +212,7 @@ def test_adapter_with_parameters_of_another_shape_is_refused(stored: Path, tmp_p
 
 @pytest.mark.parametrize(
     "change",
-    [{"extra": "{"}, {"answers_for": None}, {"card": None}, {"card": "{"}, {"extra": '{"tokens": 3}'}, {"extra": '{"calibration": {"g": {"x": 1}}}'}],
+    [{"extra": "{"}, {"answers_for": "\"larynx\""}, {"card": None}, {"card": "{"}, {"extra": '{"tokens": 3}'}, {"extra": '{"calibration": {"g": {"x": 1}}}'}],
 )
 def test_adapter_with_a_damaged_header_is_one_sentence(stored: Path, tmp_path: Path, change: dict) -> None:
     base, good = load_checkpoint(stored), tmp_path / "good.safetensors"
@@ -220,6 +220,13 @@ def test_adapter_with_a_damaged_header_is_one_sentence(stored: Path, tmp_path: P
     bad = rewritten(good, tmp_path / "bad.safetensors", **change)
     with pytest.raises(CheckpointError, match=r"header of .*bad.* is damaged"):
         apply_adapter(base, bad)
+
+
+def test_adapter_from_before_they_named_their_structures_must_be_trained_again(stored: Path, tmp_path: Path) -> None:
+    base, good = load_checkpoint(stored), tmp_path / "good.safetensors"
+    save_adapter({}, base.sha256, ["larynx"], {}, {}, good)
+    with pytest.raises(CheckpointError, match="fine-tune it again"):
+        apply_adapter(base, rewritten(good, tmp_path / "old.safetensors", answers_for=None))
 
 
 def test_checkpoint_is_no_adapter(stored: Path) -> None:

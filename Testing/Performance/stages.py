@@ -60,8 +60,8 @@ class Stages:
 def instrument(device: str) -> Stages:
     """The engine's steps under the clock."""
     from RefSAM3DLib import engine
+    from RefSAM3DLib.branch import Branch
     from RefSAM3DLib.inference import session
-    from RefSAM3DLib.inference.branch import Branch
     from RefSAM3DLib.inference.embed import GridEmbedding
     from RefSAM3DLib.inference.preprocess import Frame
 

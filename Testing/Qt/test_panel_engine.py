@@ -189,7 +189,7 @@ def test_model_card_of_a_real_checkpoint_reads_like_one(panel):
     for part in ("refsam3d-small", "abababababab", "Not for diagnosis.", "larynx", "0.71", "40", "(test)", "OpenKBP: CC BY-NC", "&lt;few&gt;"):
         assert part in text
     assert "Adapter" not in text
-    tuned = cardHtml({**card, "adapter": {"structures": ["larynx", "<b>"], "cases": 20}})
+    tuned = cardHtml({**card, "adapter": {"answers_for": ["larynx", "<b>"], "cases": 20}})
     assert "answers for larynx, &lt;b&gt;, tuned on 20 cases and not measured; the model itself answers for everything else." in tuned
     assert cardHtml({}) == ""
     assert "Not for diagnosis." in cardHtml({"structures": ["larynx"]})

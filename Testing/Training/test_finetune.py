@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,9 +95,30 @@ def test_card_says_what_was_tuned(tuned):
 
 def test_adapter_answers_for_a_whole_whose_parts_it_learnt():
     parts = ["anterior hippocampus", "posterior hippocampus"]
-    assert answered(parts) == [*parts, "hippocampus"]
-    assert answered(parts[:1]) == parts[:1]
-    assert answered([*parts, "hippocampus"]) == [*parts, "hippocampus"]
+    both, front, back = (SimpleNamespace(known=dict(enumerate(names, 1))) for names in (parts, parts[:1], parts[1:]))
+    assert answered(parts, [front, both]) == [*parts[:1], "hippocampus", *parts[1:]]
+    assert answered(parts, [front, back]) == parts  # no case ever showed the whole
+    assert answered(parts[:1], [both]) == parts[:1]
+
+
+def test_structure_that_no_case_shows_stays_with_the_base(tiny_model, reviewed, tmp_path):
+    """A confirmed absence is a label without voxels: nothing to learn a structure from."""
+    folder = tmp_path / "cases"
+    shutil.copytree(reviewed, folder)
+    values = json.loads((folder / "datalist.json").read_text())
+    values["labels"]["9"] = "larynx"  # no voxel has this value
+    for entry in values["training"]:
+        entry["labelled"] = [7, 9]
+    (folder / "datalist.json").write_text(json.dumps(values))
+    card = finetune(tiny_model, folder, tmp_path / "a.safetensors", FinetuneConfig(steps=1), tmp_path / "run")
+    assert card["structures"] == ["larynx", "mandible"]
+    assert card["answers_for"] == ["mandible"]
+    assert apply_adapter(load_checkpoint(tiny_model), tmp_path / "a.safetensors").answers_for == ("mandible",)
+    for entry in values["training"]:
+        entry["labelled"] = [9]
+    (folder / "datalist.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match="No case holds a voxel of larynx"):
+        finetune(tiny_model, folder, tmp_path / "b.safetensors", FinetuneConfig(steps=1), tmp_path / "run2")
 
 
 def test_adapter_refuses_another_base(tiny_model, tuned, tmp_path):

@@ -1,13 +1,13 @@
 """Fine-tune a checkpoint on a few cases: freeze what the paper freezes, write a small adapter.
 
-The adapter answers for the structures of these cases alone (``RefSAM3DLib.inference.branch``), so nothing is needed to keep the others.
+The adapter answers for the structures of these cases alone (``RefSAM3DLib.branch``), so nothing is needed to keep the others.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,13 @@ def finetune(
     run = run or Path(tempfile.mkdtemp(prefix="refsam3d-finetune-"))
     run.mkdir(parents=True, exist_ok=True)
     grids = {c.grid for c in cases}
-    trainer, trained = _trainer(base, target, cases, config, run, device)
+    held = {n for c in cases for v, n in c.known.items() if bool((c.fine.labels == v).any())}
+    if not held:
+        raise InputError(f"No case holds a voxel of {', '.join(names)}; an adapter learns a structure from cases that show it.")
+    never = [n for n in names if n not in held]
+    if never:
+        logger.info("Labelled without a voxel in every case: %s; the base goes on to answer for it.", ", ".join(never))
+    trainer, trained = _trainer(base, target, cases, held, config, run, device)
     before = structure_losses(trainer.model, target.config, trainer.tokenizer, cases, names, config.seed)
     if trainer.resume():
         logger.info("Continuing at step %d.", trainer.step)
@@ -89,21 +95,23 @@ def finetune(
     after = structure_losses(trainer.average, target.config, trainer.tokenizer, cases, names, config.seed)
     state = {k: v for k, v in trainer.average.state_dict().items() if k in trained}
     card = {
-        "intended_use": INTENDED_USE, "cases": len(listed), "structures": names, "new_structures": new, "grids": sorted(grids),
+        "intended_use": INTENDED_USE, "cases": len(listed), "structures": names, "answers_for": answered(held, cases),
+        "new_structures": new, "grids": sorted(grids),
         "data": {"name": manifest.name, "licence": manifest.values.get("licence", ""), "citation": manifest.values.get("citation", "")},
         "steps": trainer.step, "seconds": round(trainer.seconds, 1), "seed": config.seed, "parts": list(config.parts),
         "trained": shares(trainer.average.state_dict(), config.parts)["all trained"],
         "loss_of_tuned_structures": {n: [before.get(n), after.get(n)] for n in names if n in before},
     }  # fmt: skip
     output.parent.mkdir(parents=True, exist_ok=True)
-    card["sha256"] = save_adapter(state, base.sha256, answered(names), card, changes(base, target), output, overwrite)
+    card["sha256"] = save_adapter(state, base.sha256, card["answers_for"], card, changes(base, target), output, overwrite)
     card["bytes"] = output.stat().st_size
     return card
 
 
-def answered(names: Sequence[str]) -> list[str]:
-    """Structures that an adapter tuned on ``names`` answers for: these, and a whole of which it learnt every part."""
-    return [*names, *(whole for whole, parts in COMPOSITES.items() if whole not in names and set(parts) <= set(names))]
+def answered(held: Collection[str], cases: Sequence[Case]) -> list[str]:
+    """Structures that an adapter answers for: those that some case holds, and a whole of which a case shows every part."""
+    wholes = {w for w, parts in COMPOSITES.items() for c in cases if set(parts) <= set(held) & set(c.known.values())}
+    return sorted({*held, *wholes})
 
 
 def _read(base: Checkpoint, listed: list[ManifestCase], new: list[str], config: FinetuneConfig) -> tuple[list[Case], Checkpoint]:
@@ -135,9 +143,11 @@ def _read(base: Checkpoint, listed: list[ManifestCase], new: list[str], config: 
     return cases, target
 
 
-def _trainer(base: Checkpoint, target: Checkpoint, cases: list[Case], config: FinetuneConfig, run: Path, device: str) -> tuple[Trainer, set[str]]:
-    """A trainer from the base's weights with the chosen parts switched on."""
-    grids = sorted({c.grid for c in cases})
+def _trainer(
+    base: Checkpoint, target: Checkpoint, cases: list[Case], held: Collection[str], config: FinetuneConfig, run: Path, device: str
+) -> tuple[Trainer, set[str]]:
+    """A trainer from the base's weights with the chosen parts switched on; grids without a structure held are left out."""
+    grids = sorted({c.grid for c in cases if any(n in held for n in c.known.values())})
     shares_by_grid = tuple(DomainShare(g, fine=0.75 / len(grids), coarse=0.25 / len(grids)) for g in grids)
     train = TrainConfig(
         name=f"{base.config.name}-adapter", model="", sets=(), shares=shares_by_grid, phantoms=0, seed=config.seed, steps=config.steps,

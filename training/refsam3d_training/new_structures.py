@@ -61,7 +61,7 @@ def extended(base: Checkpoint, names: Sequence[str], grid: GridConfig, synonyms:
     config = dataclasses.replace(base.config, grids=grids)
     state, tokens = dict(base.state), base.tokens
     if tokens is not None:
-        words = [w for e in entries for w in (e["name"], *e["synonyms"])]
+        words = [w for e in entries for spoken in (e["name"], *e["synonyms"]) for w in (spoken, swap_sides(spoken))]
         missing = sorted({t for w in words for t in clip_ids(w)} - set(tokens))
         if missing:
             tokens = (*tokens, *missing)
@@ -80,7 +80,7 @@ def choose_grid(config: ModelConfig, modalities: Sequence[str], extents_mm: Sequ
         return config.grid(name)
     candidates = [g for g in config.grids if set(modalities) <= set(g.modalities)]
     if not candidates:
-        raise ConfigError(f"No grid of '{config.name}' was trained on {', '.join(sorted(set(modalities)))}; name one with --grid to try nevertheless.")
+        raise ConfigError(f"No grid of '{config.name}' was trained on {', '.join(sorted(set(modalities)))}; set `grid` in the configuration to try.")
     middle = [sorted(e[a] for e in extents_mm)[len(extents_mm) // 2] for a in range(3)]
 
     def excess(grid: GridConfig) -> float:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from RefSAM3DLib.config import GridConfig, ModelConfig
 from RefSAM3DLib.text.vocabulary import Vocabulary
+from RefSAM3DLib.text.wording import swap_sides
 
 from .cases import Case
 from .config import TrainConfig
@@ -79,6 +80,7 @@ class TileSampler:
 
     def _draw(self, rng: np.random.Generator, grid: GridConfig, coarse: bool, foreign: bool, painted: float) -> Tile:
         case, focus = self._choose_case(rng, grid, foreign)
+        foreign = foreign and focus is None  # without another grid's images it is one of its own, which may hold what is asked
         image = case.coarse if coarse else case.fine
         tile = grid.coarse_tile_dhw if coarse else grid.tile_dhw
         spacing = grid.coarse_spacing_mm if coarse else grid.spacing_mm
@@ -141,8 +143,10 @@ class TileSampler:
                     present[whole] = torch.stack([present[p] for p in parts]).any(0)
             for name, mask in present.items():
                 if name in grid.structures:
-                    named = (self.vocabulary.mirror(name) or name) if flip else name
-                    prompts.append(self.wording(rng, named))
+                    paired = self.vocabulary.mirror(name) != name
+                    text = self.wording(rng, self.vocabulary.mirror(name) if flip else name)
+                    # A side whose counterpart has no name of its own: the engine asks its mirror image in these words.
+                    prompts.append(swap_sides(text) if flip and not paired else text)
                     targets.append(mask)
         asked = len(prompts)
         for _ in range(self.config.absent_prompts):

@@ -10,8 +10,9 @@ import torch
 from tiny_checkpoint import tiny_checkpoint
 from tiny_engine import blocks, encoded
 
-from RefSAM3DLib.checkpoint import Checkpoint
+from RefSAM3DLib.checkpoint import Calibration, Checkpoint
 from RefSAM3DLib.engine import RefSAM3DEngine
+from RefSAM3DLib.types import Verdict
 
 TUNED = ("left parotid gland", "larynx")
 OTHERS = ["brainstem", "right parotid gland", "mandible"]
@@ -83,6 +84,25 @@ def test_voxels_and_frozen_weights_are_kept_once(pair) -> None:
     shared = [n for n in frozen if tuned[n].data_ptr() == frozen[n].data_ptr()]
     assert any(".attn.qkv." in n for n in shared)
     assert not any(n.startswith("projector.") for n in shared)
+
+
+def test_verdict_of_a_mixed_prompt_does_not_depend_on_the_order_of_its_words() -> None:
+    """Each network has its own limits: the structure that is likeliest there is judged by its own."""
+    base = tiny_checkpoint(calibration=Calibration(scale=0.001, bias=-3.0))  # presence about 0.05: absent below 0.3
+    own = Calibration(scale=0.001, bias=-1.4, absent_below=0.05, mask_threshold=0.02)
+    tuned = dataclasses.replace(adapted(base, ("larynx",)), calibration={"head_neck": own})
+    engine = RefSAM3DEngine(base, "cpu", tuned=tuned)
+    one, other = (engine.segment(blocks(), [text])[0] for text in ("larynx plus brainstem", "brainstem plus larynx"))
+    assert one.verdict is other.verdict is Verdict.UNCERTAIN
+    assert np.array_equal(one.mask, other.mask)
+    assert one.mask.any()
+
+
+def test_weights_stay_shared_after_a_move(pair) -> None:
+    engine = pair[2]
+    engine._move_to_cpu()
+    frozen, tuned = (dict(b.model.named_parameters()) for b in engine.branches)
+    assert any(tuned[n].data_ptr() == frozen[n].data_ptr() for n in frozen)
 
 
 def test_without_its_structures_an_adapter_changes_nothing() -> None:

@@ -179,7 +179,9 @@ def _composites(engine: RefSAM3DEngine, embedding: VolumeEmbedding, truth: dict[
 
 
 def _far_away(engine: RefSAM3DEngine, embedding: VolumeEmbedding, grid: GridConfig) -> list[dict[str, Any]]:
-    host = next(n for n in grid.structures if n in engine.vocabulary.names and not engine.vocabulary.structure(n).side)
+    # Unknown texts are always read by the base: a host that an adapter answers for would send them to the adapter.
+    hosts = [n for n in grid.structures if n in engine.vocabulary.names and not engine.vocabulary.structure(n).side]
+    host = min(hosts, key=engine.branch_of)
     names = [n for n in FAR_AWAY if n in engine.vocabulary.distractors]
     asked = [(host, n) for n in names]
     answers = answer_texts(engine, embedding, asked)

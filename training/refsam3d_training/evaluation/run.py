@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from RefSAM3DLib.checkpoint import file_sha256
 from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.errors import InputError
 
@@ -30,7 +31,7 @@ FOREIGN_SET = "totalsegmentator_examples"
 #: Cases per set whose wordings are varied: each asks some 30 texts per structure, twice.
 PARAPHRASE_CASES, PARAPHRASE_TEMPLATES = 3, 2
 #: Raised whenever the same settings measure something else than before, so that no journal mixes the two.
-RECORD_FORMAT = 4
+RECORD_FORMAT = 5
 
 
 def collect(
@@ -45,7 +46,8 @@ def collect(
     if split not in SPLITS:
         raise InputError(f"The split '{split}' is unknown; use {', '.join(SPLITS)}.")
     output.mkdir(parents=True, exist_ok=True)
-    journal = Journal(output, {"model": engine.model_sha256, "adapter": engine.adapter, "split": split, "extras": asdict(extras),
+    adapter = engine.adapter and file_sha256(Path(engine.adapter))
+    journal = Journal(output, {"model": engine.model_sha256, "adapter": adapter, "split": split, "extras": asdict(extras),
                                "paraphrase_cases": paraphrase_cases, "purpose": purpose, "format": RECORD_FORMAT})  # fmt: skip
     work = []
     for name in sets:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from ..checkpoint import Calibration, Checkpoint
-from ..modeling.refsam3d import PromptFeatures
-from ..modeling.text_encoder import pad_tokens
-from ..text.tokenizer import PromptTokenizer
+from .checkpoint import Calibration, Checkpoint
+from .modeling.refsam3d import PromptFeatures
+from .modeling.text_encoder import pad_tokens
+from .text.tokenizer import PromptTokenizer
 
 
 class Branch:
@@ -23,20 +23,26 @@ class Branch:
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, base: Branch | None = None) -> None:
-        self.checkpoint = checkpoint
-        self.model = checkpoint.build().to(device)
-        if base is not None:
-            shared = dict(base.model.named_parameters())
-            for name, parameter in self.model.named_parameters():
-                if checkpoint.state[name] is base.checkpoint.state[name]:
-                    parameter.data = shared[name].data
+        self.checkpoint, self._base = checkpoint, base
         self.tokenizer = PromptTokenizer(checkpoint.tokens)
         self._texts: dict[str, PromptFeatures] = {}
+        self.model = checkpoint.build()
+        self.move_to(device)
 
     def move_to(self, device: torch.device) -> None:
         """Network to another device; texts are read again there."""
+        self._share()
         self.model.to(device)
         self.forget_texts()
+
+    def _share(self) -> None:
+        """Take the base's own tensors, wherever it has moved to, for what the adapter leaves as it is."""
+        if self._base is None:
+            return
+        own, kept = self._base.checkpoint.state, dict(self._base.model.named_parameters())
+        for name, parameter in self.model.named_parameters():
+            if self.checkpoint.state[name] is own[name]:
+                parameter.data = kept[name].data
 
     def forget_texts(self) -> None:
         """Read every text anew."""
