@@ -1,5 +1,9 @@
 """What a tile is and what is asked about it: sides follow flips, only trained wordings, unknown structures are not asked."""
 
+import copy
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +63,31 @@ def test_unknown_structures_are_not_asked_and_absent_names_have_empty_targets(sa
     for tile in tiles:
         assert len(tile.prompts) == tile.asked + 2
         assert not tile.targets[tile.asked :].any()
+
+
+def test_images_of_one_grid_alone_never_deny_what_they_hold(sampler):
+    """A site's cases stand on one grid: there is no image from elsewhere to show that something is absent."""
+    drawn = [sampler._draw(np.random.default_rng(n), sampler.model.grids[0], False, True, 0.0) for n in range(6)]
+    assert all(tile.targets[: tile.asked].any() for tile in drawn)
+
+
+def test_one_sided_name_is_asked_for_in_mirrored_words_where_the_image_is_mirrored(sampler):
+    """As the engine asks its mirror image; a name with a counterpart becomes that one, a name without a side stays."""
+    alone = copy.copy(sampler)
+    alone.vocabulary = sampler.vocabulary.restricted_to([n for n in sampler.vocabulary.names if n != "right parotid gland"])
+    values = {n: v for c in sampler.by_grid["head_neck"] for v, n in c.known.items()}
+    asked = {}
+    for vocabulary, one in (("alone", alone), ("paired", sampler)):
+        for name in ("left parotid gland", "larynx"):
+            case = dataclasses.replace(sampler.by_grid["head_neck"][0], known={values[name]: name})
+            for flip in (False, True):
+                empty = torch.zeros(8, 8, 8)
+                tile = one._ask(np.random.default_rng(0), one.model.grids[0], case, empty[None], empty, flip, False, False)
+                asked[vocabulary, name, flip] = tile.prompts[0]
+    for vocabulary in ("alone", "paired"):
+        assert re.search(r"\b(right|r|rt)\b", asked[vocabulary, "left parotid gland", True].lower())
+        assert re.search(r"\b(left|l|lt)\b", asked[vocabulary, "left parotid gland", False].lower())
+        assert asked[vocabulary, "larynx", True] == asked[vocabulary, "larynx", False]
 
 
 def test_image_and_labels_are_moved_together():
