@@ -63,6 +63,7 @@ class EffectController:
         self.task: SegmentTask | None = None
         self.vocabulary = Vocabulary.default()
         self.completer: Any = None
+        self._choice = EngineChoice()
         self._filter, self._filteredWindow = EscapeFilter(), None
         self._buildWidgets()
         self.updateButton()
@@ -128,6 +129,10 @@ class EffectController:
     def _showChoice(self) -> EngineChoice:
         """The module's choice of weights and device, which holds here too; said where it is not the one that Slicer starts with."""
         choice = engineChoice(RefSAM3DLogic().getParameterNode())
+        if (choice.model, choice.adapter) != (self._choice.model, self._choice.adapter):
+            self.setVocabulary(Vocabulary.default())  # what the chosen weights know is heard from them with their first answer
+            self._onText()
+        self._choice = choice
         parts = [(_("model"), nameOf(choice.model)), (_("adapter"), nameOf(choice.adapter)), (_("device"), "" if choice.device == "auto" else choice.device)]
         said = ", ".join(f"{title} {value}" for title, value in parts if value)
         self.choiceLabel.setText(_("As chosen in the module RefSAM3D: {choice}.").format(choice=said) if said else "")

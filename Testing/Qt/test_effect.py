@@ -75,12 +75,14 @@ def test_choice_of_the_module_holds_in_the_effect_and_is_said(bench, tmp_path):
     value = vtk.reference("")
     assert b.node.GetSegmentation().GetSegment(b.A).GetTag("RefSAM3D.Adapter", value)
     assert str(value) == "site.safetensors"
+    b.controller.setVocabulary(b.controller.vocabulary.restricted_to(["larynx"]))
     parameters.adapter, parameters.device = "", "cuda"
     b.type("mandible")
     click(b.controller.applyButton)
     b.finish()
     assert "'cuda' is not available" in b.controller.messages.text
     assert "device cuda" in b.controller.choiceLabel.text
+    assert "mandible" in b.controller.vocabulary.names, "the words of other weights are forgotten"
 
 
 def test_a_fresh_segment_gets_the_name_of_the_structure(bench):
