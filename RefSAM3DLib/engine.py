@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .branch import Branch
-from .checkpoint import Checkpoint, apply_adapter, load_checkpoint
+from .checkpoint import Checkpoint, apply_adapter, file_sha256, load_checkpoint
 from .config import GridConfig
 from .device import choose_device, device_title
 from .errors import Cancelled, DeviceError
@@ -50,7 +50,7 @@ class RefSAM3DEngine:
 
     Args:
         checkpoint: weights, words and grids. tuned: the same with an adapter, which answers for the adapter's structures alone.
-        adapter: path of the adapter's file, for records.
+        adapter: path of the adapter's file, and adapter_sha256 its hash, for records.
 
     Attributes:
         checkpoint: what may be asked for: that of the adapter, which knows the base's structures and its own.
@@ -58,11 +58,12 @@ class RefSAM3DEngine:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str = "auto", cache_bytes: int = CACHE_BYTES, adapter: str = "", tuned: Checkpoint | None = None
-    ) -> None:
+        self, checkpoint: Checkpoint, device: str = "auto", cache_bytes: int = CACHE_BYTES, adapter: str = "", tuned: Checkpoint | None = None,
+        adapter_sha256: str = "",
+    ) -> None:  # fmt: skip
         self.checkpoint = tuned or checkpoint
         self.device, self.warnings = choose_device(device)
-        self.adapter = adapter
+        self.adapter, self.adapter_sha256 = adapter, adapter_sha256
         self.branches = [Branch(checkpoint, self.device)]
         if tuned is not None:
             self.branches.append(Branch(tuned, self.device, self.branches[0]))
@@ -84,8 +85,10 @@ class RefSAM3DEngine:
             CheckpointError, DeviceError: with the next step.
         """
         checkpoint = load_checkpoint(path)
-        tuned = None if adapter is None else apply_adapter(checkpoint, adapter)
-        return cls(checkpoint, device, adapter=str(adapter or ""), tuned=tuned)
+        if adapter is None:
+            return cls(checkpoint, device)
+        tuned = apply_adapter(checkpoint, adapter)
+        return cls(checkpoint, device, adapter=str(adapter), tuned=tuned, adapter_sha256=file_sha256(Path(adapter)))
 
     @property
     def model(self) -> RefSAM3D:

@@ -30,11 +30,49 @@ def is_drawn(result: PromptResult) -> bool:
     return result.verdict in (Verdict.PRESENT, Verdict.UNCERTAIN) and bool(result.mask.any())
 
 
+def engine_values(engine: Any) -> dict[str, str]:
+    """What records say about an engine: ``name`` and ``sha256`` of its model, ``adapter`` (its file's name) and ``adapter_sha256``, ``device``
+    and ``version``; empty where an engine has no such thing."""
+    return {
+        "name": str(getattr(engine, "model_name", "")),
+        "sha256": str(getattr(engine, "model_sha256", "")),
+        "adapter": file_name(getattr(engine, "adapter", "")),
+        "adapter_sha256": str(getattr(engine, "adapter_sha256", "")),
+        "device": str(getattr(engine, "device_name", "")),
+        "version": __version__,
+    }
+
+
+def model_values(engine_info: Mapping[str, Any], details: Mapping[str, Any] = {}) -> dict[str, str]:
+    """Which weights made a result: ``name``, ``sha256``, and ``adapter`` and ``adapter_sha256`` unless the base answered.
+
+    >>> model_values({"name": "m", "sha256": "0a", "adapter": "/home/site.safetensors", "adapter_sha256": "0b", "device": "cpu"})
+    {'name': 'm', 'sha256': '0a', 'adapter': 'site.safetensors', 'adapter_sha256': '0b'}
+    >>> model_values({"name": "m", "sha256": "0a", "adapter": "site.safetensors", "adapter_sha256": "0b"}, {"answered_by": "base"})
+    {'name': 'm', 'sha256': '0a'}
+    """
+    info = answering(engine_info, details)
+    values = {"name": str(info.get("name") or ""), "sha256": str(info.get("sha256") or "")}
+    if info.get("adapter"):
+        values |= {"adapter": file_name(info["adapter"]), "adapter_sha256": str(info.get("adapter_sha256") or "")}
+    return values
+
+
+def file_name(path: object) -> str:
+    """The last part of a path of any system: a folder may hold a person's name.
+
+    >>> file_name("C:\\\\x\\\\site.safetensors"), file_name("site"), file_name(None)
+    ('site.safetensors', 'site', '')
+    """
+    return str(path or "").replace("\\", "/").rpartition("/")[2]
+
+
 def segment_tags(result: PromptResult, label: int, engine_info: Mapping[str, Any]) -> dict[str, str]:
     """Tags of one result that is written to a file.
 
     Args:
-        result: ``details`` may hold ``assisted`` (a person changed the mask), ``reviewer`` (who looked at it) and ``answered_by``.
+        result: ``details`` may hold ``assisted`` (a person changed the mask), ``reviewer`` (who looked at it), ``answered_by``, and ``model``
+            (as :func:`model_values`) where other weights than the engine's made it.
         label: number of the result, from 1.
         engine_info: ``name``, ``sha256``, ``device``, ``version`` and ``adapter`` as far as they are known.
     """
@@ -46,11 +84,13 @@ def segment_tags(result: PromptResult, label: int, engine_info: Mapping[str, Any
 
 
 def answering(engine_info: Mapping[str, Any], details: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The engine's values as far as they concern a result: without the adapter where the base answered.
+    """The engine's values as far as they concern a result: without the adapter where the base answered, other weights where they did.
 
     >>> answering({"name": "m", "adapter": "site"}, {"answered_by": "base"}), answering({"adapter": "site"}, {"answered_by": "adapter"})
     ({'name': 'm', 'adapter': ''}, {'adapter': 'site'})
     """
+    if "model" in details:
+        return {**engine_info, "adapter": "", **details["model"]}
     return {**engine_info, "adapter": ""} if details.get("answered_by") == "base" else engine_info
 
 
@@ -65,7 +105,6 @@ def provenance_tags(
         assisted: a person had a share in the voxels (edits, masks, combinations), so the segment is no longer automatic.
         reviewer: who accepted it; without one the tag is left out.
     """
-    adapter = str(engine_info.get("adapter") or "").replace("\\", "/").rpartition("/")[2]  # a folder may hold a person's name
     tags = {
         "Prompt": prompt,
         "Resolved": resolved,
@@ -74,7 +113,8 @@ def provenance_tags(
         "Confidence": _number(confidence),
         "Model": str(engine_info.get("name") or ""),
         "ModelSHA256": str(engine_info.get("sha256") or ""),
-        "Adapter": adapter,
+        "Adapter": file_name(engine_info.get("adapter")),
+        "AdapterSHA256": str(engine_info.get("adapter_sha256") or "") if engine_info.get("adapter") else "",
         "Device": str(engine_info.get("device") or ""),
         "Version": str(engine_info.get("version") or __version__),
         "Date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -11,6 +11,7 @@ from typing import Any
 from . import __version__
 from .atomic import write_aside
 from .memory import peak_memory_mb
+from .provenance import model_values
 from .types import PromptResult, Verdict, Volume
 
 
@@ -28,15 +29,12 @@ def build_report(
         elapsed_s: seconds for ``load``, ``embed`` and ``total``.
         warnings: about the whole run; those of a prompt are added with its name.
     """
-    model = {"name": engine_info.get("name", ""), "sha256": engine_info.get("sha256", "")}
-    if engine_info.get("adapter"):
-        model |= {"adapter": Path(str(engine_info["adapter"])).name, "adapter_sha256": engine_info.get("adapter_sha256", "")}
     return {
         "input": volume.source,
         "modality": volume.modality.value if volume.modality else None,
-        "model": model,
+        "model": model_values(engine_info),
         "device": engine_info.get("device", ""),
-        "prompts": [_row(label, result) for label, result in enumerate(results, 1)],
+        "prompts": [result_values(label, result) for label, result in enumerate(results, 1)],
         "warnings": list(warnings) + [f"{result.prompt}: {text}" for result in results for text in result.warnings],
         "elapsed_s": {name: number_or_none(elapsed_s.get(name), 3) for name in ("load", "embed", "total")},
         "peak_memory_mb": peak_memory_mb(),
@@ -63,7 +61,8 @@ def number_or_none(value: float | None, digits: int = 5) -> float | None:
     return None if value is None or not math.isfinite(value) else round(float(value), digits)
 
 
-def _row(label: int, result: PromptResult) -> dict[str, Any]:
+def result_values(label: int, result: PromptResult) -> dict[str, Any]:
+    """The row of one result. ``answered_by`` is there where an adapter is loaded."""
     return {
         "prompt": result.prompt,
         "resolved": result.resolved,

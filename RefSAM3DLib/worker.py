@@ -160,6 +160,7 @@ class Worker:
                 request.id,
                 str(engine.model_name),
                 str(engine.model_sha256),
+                str(getattr(engine, "adapter_sha256", "")),
                 str(engine.device_name),
                 _plain(dict(engine.model_card)),
                 engine.vocabulary.to_dict(),

@@ -110,6 +110,7 @@ class Loaded:
     id: int
     model_name: str
     model_sha256: str
+    adapter_sha256: str
     device: str
     card: dict
     vocabulary: dict

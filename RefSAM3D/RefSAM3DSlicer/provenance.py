@@ -12,16 +12,26 @@ def clean(text: object, limit: int = 500) -> str:
     return " ".join(str(text).replace("|", "/").split())[:limit]
 
 
+def engineValues(engine: EngineInfo, adapter: str = "") -> dict[str, str]:
+    """The engine that answered, as the engine's own files name it."""
+    return {
+        "name": engine.modelName,
+        "sha256": engine.modelSha256,
+        "adapter": adapter,
+        "adapter_sha256": engine.adapterSha256,
+        "device": engine.device,
+    }
+
+
 def provenanceTags(result: RunResult, engine: EngineInfo, adapter: str = "", assisted: bool = False) -> dict[str, str]:
     """Tags of one result. ``assisted``: with the user's own voxels, masks or combinations it is half automatic."""
-    info = {"name": engine.modelName, "sha256": engine.modelSha256, "device": engine.device, "adapter": adapter}
     tags = provenance_tags(
         prompt=result.prompt,
         resolved=result.resolved,
         verdict=result.verdict,
         presence=result.presence,
         confidence=result.confidence,
-        engine_info=answering(info, result.details),
+        engine_info=answering(engineValues(engine, adapter), result.details),
         assisted=assisted,
     )
     return {key: clean(value) for key, value in tags.items()}

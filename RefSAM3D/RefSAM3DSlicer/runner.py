@@ -257,7 +257,9 @@ class EngineRunner:
         elif isinstance(message, protocol.Loaded):
             self._link.loaded = self._choice
             warnings = tuple(message.warnings)
-            self._link.info = EngineInfo(message.model_name, message.model_sha256, message.device, message.card, message.vocabulary, warnings)
+            self._link.info = EngineInfo(
+                message.model_name, message.model_sha256, message.device, message.adapter_sha256, message.card, message.vocabulary, warnings
+            )
         elif isinstance(message, protocol.Progress):
             self._dropBuffer()  # the worker has opened it: the name can go
             if self._run.state is RunState.RUNNING:

@@ -29,6 +29,7 @@ class EngineInfo:
     modelName: str = ""
     modelSha256: str = ""
     device: str = ""
+    adapterSha256: str = ""
     card: dict[str, Any] = field(default_factory=dict)
     vocabulary: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import logging
-import math
 import shutil
 import time
 import traceback
@@ -15,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import make_folder, write_aside
 from ..errors import Cancelled, InputError, RefSAM3DError
+from ..memory import peak_memory_mb
 from ..places import look_at
-from ..types import PromptResult, Verdict, Volume
+from ..provenance import model_values
+from ..report import number_or_none, result_values
+from ..types import PromptResult, Volume
 from .cases import Case
 from .content_hash import detached_data, hash_files, hash_mask
 from .folder_state import case_folder
@@ -184,7 +186,7 @@ def _compute(
     report = {
         "input": case.key if case.private else case.image,
         "modality": volume.modality.value if volume.modality else None,
-        "model": {"name": engine_info["name"], "sha256": engine_info["sha256"]},
+        "model": model_values(engine_info),
         "device": engine_info["device"],
         "prompts": rows,
         "warnings": warnings,
@@ -220,14 +222,7 @@ def _row(number: int, result: PromptResult, volume: Volume) -> dict[str, Any]:
     """One line of the result JSON: the contract's fields, and what review and report need."""
     voxels = int(result.mask.sum())
     return {
-        "prompt": result.prompt,
-        "resolved": result.resolved,
-        "label": number,
-        "verdict": Verdict(result.verdict).value,
-        "presence": _number(result.presence),
-        "confidence": _number(result.confidence),
-        "volume_ml": _number(result.volume_ml),
-        "elapsed_s": _number(result.elapsed_s),
+        **result_values(number, result),
         "structure": result.resolved or result.prompt,
         "voxels": voxels,
         "colour": list(result.colour),
@@ -248,7 +243,7 @@ def _compare_with_reference(case: Case, rows: list[dict[str, Any]], results: lis
     by_name = {name.lower(): mask for name, mask in masks.items()}
     for row, result in zip(rows, results, strict=True):
         if (reference := by_name.get(row["structure"].lower())) is not None:
-            row["reference_dice"] = _number(dice(result.mask, reference))
+            row["reference_dice"] = number_or_none(dice(result.mask, reference))
 
 
 def _write_probability(folder: Path, number: int, result: PromptResult, volume: Volume) -> str:
@@ -265,18 +260,3 @@ def _write_probability(folder: Path, number: int, result: PromptResult, volume: 
     with write_aside(folder / name, overwrite=True) as aside:
         sitk.WriteImage(to_image(levels, volume.geometry), str(aside), useCompression=True)
     return name
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(float(value), 5)
-
-
-def peak_memory_mb() -> float | None:
-    """Most memory this process ever held, MB; None where the system does not say."""
-    try:
-        import resource
-        import sys
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)

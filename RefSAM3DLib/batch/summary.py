@@ -46,9 +46,9 @@ def collect_rows(folder: Path, state: FolderState | None = None) -> list[dict[st
             rows.append(
                 {
                     **common,
+                    "model": stored["model"],
                     **row,
                     "segmentation": f"cases/{key}/{stored['segmentation']}",
-                    "model": stored["model"],
                     "modality": stored.get("modality"),
                     "case_warnings": stored["warnings"],
                 }

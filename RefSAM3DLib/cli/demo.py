@@ -253,20 +253,19 @@ def _write(
     """Segmentation, picture and, last, the report: where it is, the rest is."""
     from .. import __version__
     from ..atomic import write_aside
-    from ..batch.case_work import peak_memory_mb
+    from ..memory import peak_memory_mb
     from ..overlay import overlay_figure
+    from ..provenance import engine_values, model_values
     from ..segmentation_io import write_segmentation
 
-    model = {"name": engine.model_name, "sha256": engine.model_sha256}
-    vocabulary = getattr(engine, "vocabulary", None)
-    info = {**model, "device": engine.device_name, "version": __version__, "warnings": warnings, "vocabulary": vocabulary}
+    info = {**engine_values(engine), "vocabulary": getattr(engine, "vocabulary", None)}
     write_segmentation(folder / SEGMENTATION_FILE, results, volume, info, overwrite=replace)
     title = "" if args.input else "RefSAM3D on a generated head-and-neck CT"
     overlay_figure(volume, results, folder / PICTURE_FILE, truth=truth, title=title, overwrite=replace)
     report = {
         "input": str(args.input or folder / CT_FILE),
         "modality": volume.modality.value if volume.modality else None,
-        "model": model,
+        "model": model_values(info),
         "device": engine.device_name,
         "prompts": rows,
         "warnings": warnings,

@@ -141,11 +141,11 @@ def _announce(volume: Volume, resolved: Sequence[ResolvedPrompt], allow_unknown:
 
 def _write(args: argparse.Namespace, volume: Volume, results: list[PromptResult], engine: Any, timing: dict[str, float]) -> tuple[list[Path], list[str]]:
     """Write the files, the report last: where it is, the rest is. Returns the paths and the warnings about the whole run."""
-    from ..provenance import is_drawn
+    from ..provenance import engine_values, is_drawn
     from ..report import build_report, write_report
     from ..segmentation_io import write_probability, write_segmentation
 
-    info = _engine_info(args, engine)
+    info = {**engine_values(engine), "vocabulary": engine.vocabulary}
     warnings = [*engine.warnings, *filter(None, [volume.metadata.get("warning", "")])]
     written = []
     if args.output.name.lower().endswith(".dcm") and not any(map(is_drawn, results)):
@@ -163,22 +163,6 @@ def _write(args: argparse.Namespace, volume: Volume, results: list[PromptResult]
         write_report(args.report, build_report(volume, results, info, timing, warnings), overwrite=args.overwrite)
         written.append(args.report)
     return written, warnings
-
-
-def _engine_info(args: argparse.Namespace, engine: Any) -> dict[str, Any]:
-    from .. import __version__
-    from ..checkpoint import file_sha256
-
-    info: dict[str, Any] = {
-        "name": str(engine.model_name),
-        "sha256": str(engine.model_sha256),
-        "device": str(engine.device_name),
-        "version": __version__,
-        "vocabulary": engine.vocabulary,
-    }
-    if args.adapter:
-        info |= {"adapter": args.adapter, "adapter_sha256": file_sha256(Path(args.adapter))}
-    return info
 
 
 def table(results: Sequence[PromptResult]) -> list[str]:

@@ -18,7 +18,7 @@ from .localize import BOX_PROBABILITY, Finding, box_above, localize, transfer_bo
 from .plan import check_memory
 from .postprocess import NativeMap, combine, remove_specks, tight_box, to_native
 from .preprocess import Box
-from .verdict import outline_doubt, verdict_of
+from .verdict import outline_doubt, part_doubt, verdict_of
 
 if TYPE_CHECKING:
     from ..checkpoint import Calibration
@@ -160,9 +160,11 @@ class PromptSession:
         confidence = float(joint.values[small].mean()) if small.any() else float("nan")
         verdict = verdict_of(presence, bool(small.any()), calibration)
         if verdict is not Verdict.ABSENT:
+            warnings += [part_doubt(t.term.structure, t.presence, t.term.subtract, self._calibration(t)) for t in terms if t is not likeliest]
             warnings += self._outline_doubts(terms, confidence)
             warnings += self._side_warning(plain, joint, small)
-            if warnings and any(w is not prompt.note for w in warnings):
+            warnings = [w for w in warnings if w]
+            if any(w is not prompt.note for w in warnings):
                 verdict = Verdict.UNCERTAIN
         else:
             small, confidence = np.zeros_like(small), float("nan")

@@ -17,6 +17,20 @@ def verdict_of(presence: float, drawn: bool, calibration: Calibration) -> Verdic
     return Verdict.PRESENT if presence >= calibration.present_from and drawn else Verdict.UNCERTAIN
 
 
+def part_doubt(structure: str, presence: float, subtract: bool, calibration: Calibration) -> str:
+    """What a combination must say of a structure that does not decide its verdict, as a sentence; "" where nothing is to be said [ours].
+
+    A combination is as present as its likeliest structure, so that without this a missing or doubtful other one would go unsaid. One that
+    is absent and was to be subtracted leaves nothing to do.
+    """
+    if presence < calibration.absent_below:
+        return "" if subtract else f"'{structure}' was not found; the result is without it."
+    if presence >= calibration.present_from:
+        return ""
+    what = "what was subtracted" if subtract else "its part of the result"
+    return f"It is not certain that '{structure}' is in the image (presence {presence:.2f}); look at {what} before you use it."
+
+
 def outline_doubt(structure: str, confidence: float | None, calibration: Calibration) -> str:
     """Why a close outline is not to be trusted, as a sentence; "" where it is as usual [ours].
 

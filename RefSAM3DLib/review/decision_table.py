@@ -12,7 +12,7 @@ from .status import decisions
 COLUMNS = (
     "time", "reviewer", "case", "label", "structure", "prompt", "verdict", "reason", "comment", "wording", "seconds", "dice",
     "mean_surface_mm", "hd95_mm", "max_surface_mm", "added_ml", "removed_ml", "volume_ml", "machine_mask", "edited_mask", "mask_file",
-    "model_name", "model_sha256", "version", "id", "corrects",
+    "model_name", "model_sha256", "adapter", "adapter_sha256", "version", "id", "corrects",
 )  # fmt: skip
 
 
@@ -21,7 +21,8 @@ def decision_rows(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for entry in decisions(entries):
         model = entry.get("model") or {}
-        rows.append({**entry, **(entry.get("metrics") or {}), "model_name": model.get("name"), "model_sha256": model.get("sha256")})
+        columns = {"model_name": "name", "model_sha256": "sha256", "adapter": "adapter", "adapter_sha256": "adapter_sha256"}
+        rows.append({**entry, **(entry.get("metrics") or {}), **{column: model.get(key) for column, key in columns.items()}})
     return rows
 
 

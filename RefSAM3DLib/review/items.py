@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..provenance import model_values
 from .queue import ReviewItem
 from .status import decisions, last_by_reviewer, status_of
 
@@ -37,7 +38,7 @@ def make_item(folder: Path, row: dict[str, Any], source: dict[str, Any]) -> Revi
         assisted=bool(row.get("assisted")),
         mask_sha256=row.get("mask_sha256", ""),
         batch_mask_sha256=row.get("mask_sha256", ""),
-        model=row.get("model", {}),
+        model=model_values(row.get("model", {}), {"answered_by": row.get("answered_by")}),
         error=row.get("error", ""),
         warnings=tuple(row.get("warnings", ())),
     )
@@ -56,7 +57,7 @@ def apply_decisions(folder: Path, items: Sequence[ReviewItem], entries: Sequence
         again = prompted.get(key)
         if again and item.status != "changed":  # this reviewer looks at the answer to the new wording from now on
             item.segmentation, item.mask_sha256 = folder / again["mask_file"], again["edited_mask"]
-            item.prompt, item.structure = again["wording"], again["answer_structure"]
+            item.prompt, item.structure, item.model = again["wording"], again["answer_structure"], again.get("model", item.model)
 
 
 def _point(value: Any) -> tuple[float, float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ EDITS, REPROMPTS = "edits", "reprompts"
 
 
 def store_mask(
-    folder: Path, kind: str, item: ReviewItem, reviewer: str, mask: np.ndarray, geometry: Geometry, prompt: str = "", structure: str = ""
+    folder: Path, kind: str, item: ReviewItem, reviewer: str, mask: np.ndarray, geometry: Geometry, prompt: str = "", structure: str = "",
+    model: Mapping[str, str] | None = None,
 ) -> tuple[str, str]:  # fmt: skip
     """Write one mask as ``review/<kind>/...seg.nrrd`` and return its path relative to ``folder`` and its hash.
 
@@ -74,6 +76,7 @@ def store_mask(
 
     Args:
         kind: ``EDITS`` or ``REPROMPTS``. prompt, structure: the words that made it and what they mean; default the item's.
+        model: the weights that made it, as :func:`~RefSAM3DLib.provenance.model_values`; default the item's.
     """
     from ..segmentation_io import write_segmentation
 
@@ -98,6 +101,5 @@ def store_mask(
             details={"assisted": kind == EDITS or item.assisted, "reviewer": reviewer},
         )
         volume = Volume(np.zeros(geometry.shape_dhw, dtype=np.uint8), geometry, source=item.case)
-        info = {"name": item.model.get("name", ""), "sha256": item.model.get("sha256", "")}
-        write_segmentation(path, [result], volume, info, overwrite=True)
+        write_segmentation(path, [result], volume, item.model if model is None else model, overwrite=True)
     return relative, sha256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..batch.pseudonyms import Identifiers
 from ..batch.summary import collect_rows
 from ..errors import InputError
 from ..geometry import Geometry
+from ..provenance import engine_values, model_values
 from ..types import PromptResult, Volume
 from .audit_trail import AuditTrail
 from .decision_table import write_decisions
@@ -189,13 +191,21 @@ class ReviewSession:
         self.draft_store.discard(item.case, item.label)
         return entry
 
-    def record_reprompt(self, item: ReviewItem, wording: str, result: PromptResult, seconds: float | None = None, comment: str = "") -> dict[str, Any]:
-        """Record that the reviewer asked again in other words, with the engine's answer; the item then shows that answer."""
+    def record_reprompt(
+        self, item: ReviewItem, wording: str, result: PromptResult, seconds: float | None = None, comment: str = "",
+        engine_info: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Record that the reviewer asked again in other words, with the engine's answer; the item then shows that answer.
+
+        Args:
+            engine_info: the engine that answered, as :func:`~RefSAM3DLib.provenance.engine_values`; default the one that made the item.
+        """
         wording = clean_text(wording, "wording")
         if not wording:
             raise InputError("The new wording is empty; type what to segment.")
         _, geometry = self.machine_mask(item)
-        relative, sha256 = store_mask(self.folder, REPROMPTS, item, self.reviewer, result.mask, geometry, wording, result.resolved)
+        model = model_values(item.model if engine_info is None else engine_info, result.details)
+        relative, sha256 = store_mask(self.folder, REPROMPTS, item, self.reviewer, result.mask, geometry, wording, result.resolved, model)
         extra = {
             "machine_mask": item.mask_sha256,
             "batch_mask": item.batch_mask_sha256,
@@ -205,6 +215,7 @@ class ReviewSession:
             "wording": wording,
             "answer": str(result.verdict.value),
             "answer_structure": result.resolved or item.structure,
+            "model": model,
             "metrics": edit_metrics(self.machine_mask(item)[0], result.mask, geometry),
         }
         return self._record(item, ReviewVerdict.REPROMPT, "", comment, seconds, extra)
@@ -212,7 +223,7 @@ class ReviewSession:
     def reprompt(self, item: ReviewItem, wording: str, engine: Any, seconds: float | None = None) -> PromptResult:
         """Ask the engine in other words, record it, and return the (first) answer."""
         result: PromptResult = engine.segment(self.volume(item), [wording])[0]
-        self.record_reprompt(item, wording, result, seconds)
+        self.record_reprompt(item, wording, result, seconds, engine_info=engine_values(engine))
         return result
 
     def _record(self, item: ReviewItem, verdict: ReviewVerdict, reason: str, comment: str, seconds: float | None, extra: dict[str, Any]) -> dict[str, Any]:
@@ -226,7 +237,7 @@ class ReviewSession:
             "reason": clean_text(reason, "reason"),
             "comment": clean_text(comment, "comment"),
             "seconds": None if seconds is None else round(max(0.0, float(seconds)), 2),
-            "model": {name: item.model.get(name, "") for name in ("name", "sha256")},
+            "model": model_values(item.model),
             "version": __version__,
             "corrects": (item.decision or {}).get("id"),
             **extra,

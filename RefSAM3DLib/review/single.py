@@ -17,8 +17,11 @@ from ..batch.folder_state import JOURNAL, case_folder
 from ..batch.pictures import draw_structure, grey_window, write_pictures
 from ..batch.run_manifest import prepare_folder, start_run
 from ..places import box_of, look_at
-from ..provenance import AUTOMATIC
+from ..provenance import AUTOMATIC, model_values
 from ..types import PromptResult, Verdict
+
+#: Which tag (in lower case) names what of the weights.
+_MODEL_TAGS = {"name": "model", "sha256": "modelsha256", "adapter": "adapter", "adapter_sha256": "adaptersha256"}
 
 
 def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation: Path | str, series: str = "", name: str = "") -> Path:
@@ -40,13 +43,14 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
     window = grey_window(volume)
     rows: list[dict[str, Any]] = []
     results: list[PromptResult] = []
-    model = {"name": "", "sha256": ""}
+    model = model_values({})
     for number, (title, mask, tags) in enumerate(segments, 1):
         mask = np.asarray(mask, dtype=bool)
         tags = {str(k).rsplit(".", 1)[-1].lower(): v for k, v in dict(tags).items()}
         # A segment without the tag came from another program or from a person: it is not called automatic.
         assisted = tags.get("segmentalgorithmtype") != AUTOMATIC
-        model = {"name": str(tags.get("model", "")), "sha256": str(tags.get("modelsha256", ""))} if not model["sha256"] else model
+        own = model_values({key: tags.get(tag, "") for key, tag in _MODEL_TAGS.items()})
+        model = model if model.get("sha256") else own
         verdict = str(tags.get("verdict", "present" if mask.any() else "absent")).lower()
         row: dict[str, Any] = {
             "prompt": str(tags.get("prompt", title)),
@@ -63,6 +67,7 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
             "suggestions": [],
             "warnings": [],
             "assisted": assisted,
+            "model": own,
             "mask_sha256": hash_mask(mask, geometry),
             **look_at(mask, geometry),
         }
@@ -77,7 +82,7 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
             box_of(mask),
             0.0,
             colour=(230, 159, 0),
-            details={"assisted": assisted},
+            details={"assisted": assisted, "model": own},
         )
         row["picture"], row["picture_mask"] = write_pictures(place, number, *draw_structure(volume, result, row, window))
         rows.append(row)

@@ -60,7 +60,7 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
         "input": items[0].case if items[0].series else items[0].image,
         "created": utc_now(),
         "version": __version__,
-        "algorithm": {"name": "RefSAM3D", "version": __version__, "model": items[0].model},
+        "algorithm": {"name": "RefSAM3D", "version": __version__},
         "findings": findings,
         "notice": _NOTICE,
         "dicom_seg": None,
@@ -81,7 +81,7 @@ def _finding(item: ReviewItem, entry: dict[str, Any]) -> dict[str, Any]:
     return {
         "structure": structure_of(item, entry),
         "prompt": entry.get("prompt") or item.prompt,
-        "machine": {"verdict": item.verdict, "presence": item.presence, "confidence": item.confidence},
+        "machine": {"verdict": item.verdict, "presence": item.presence, "confidence": item.confidence, "model": _model_of(item, entry)},
         "volume_ml": (entry.get("metrics") or {}).get("volume_ml", item.volume_ml),
         "review": {name: entry.get(name) for name in names} | {"decision": entry["id"]},
     }
@@ -95,10 +95,9 @@ def _write_seg(path: Path, accepted: list[tuple[ReviewItem, dict[str, Any], np.n
     import pydicom
 
     results = [_as_result(item, entry, mask, volume) for item, entry, mask in accepted]
-    model = accepted[0][0].model
     reviewers = list(dict.fromkeys(str(entry["reviewer"]) for _, entry, _ in accepted))
     with write_aside(path, overwrite=overwrite) as aside:
-        write_dicom_seg(aside, results, volume, {"name": model.get("name", ""), "sha256": model.get("sha256", ""), "version": __version__})
+        write_dicom_seg(aside, results, volume, {**_model_of(*accepted[0][:2]), "version": __version__})
         dataset = pydicom.dcmread(aside)
         dataset.ContentLabel, dataset.SeriesDescription = "REVIEWED", "RefSAM3D, reviewed"
         dataset.ContentCreatorName = _person_name(reviewers[0])
@@ -122,8 +121,13 @@ def _as_result(item: ReviewItem, entry: dict[str, Any], mask: np.ndarray, volume
         box=box_of(mask),
         elapsed_s=0.0,
         colour=item.colour,
-        details={"assisted": is_assisted(item, entry), "reviewer": str(entry["reviewer"])},
+        details={"assisted": is_assisted(item, entry), "reviewer": str(entry["reviewer"]), "model": _model_of(item, entry)},
     )
+
+
+def _model_of(item: ReviewItem, entry: dict[str, Any]) -> dict[str, str]:
+    """The weights whose mask was decided about: a reviewer may have asked again with others."""
+    return dict(entry.get("model") or item.model)
 
 
 def _person_name(reviewer: str) -> str:

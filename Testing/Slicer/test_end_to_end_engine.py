@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import time
 
@@ -14,12 +15,14 @@ pytest.importorskip("torch", reason="torch is not installed")
 gui = pytest.importorskip("gui_cases")
 
 import slicer  # noqa: E402
+import vtk  # noqa: E402
 from RefSAM3DLib.models_registry import DEFAULT_NAME, models_folder  # noqa: E402
 from RefSAM3DLib.text.vocabulary import Vocabulary  # noqa: E402
 from RefSAM3DSlicer import sample_data, session  # noqa: E402
 from RefSAM3DSlicer.logic import RefSAM3DLogic  # noqa: E402
 from RefSAM3DSlicer.runs import EngineChoice  # noqa: E402
 from RefSAM3DSlicer.task import TaskState  # noqa: E402
+from tiny_checkpoint import write_tiny_pair  # noqa: E402
 
 DEFAULT = models_folder() / f"{DEFAULT_NAME}.safetensors"
 needs_default = pytest.mark.skipif(not DEFAULT.is_file(), reason=f"the default weights Resources/Models/{DEFAULT.name} are not there yet")
@@ -78,6 +81,20 @@ def test_random_weights_go_all_the_way_and_the_second_prompt_is_faster(randomWei
     print(f"first {task.run.elapsedS:.2f} s with start, second {time.monotonic() - began:.2f} s; stages {sorted({s for _f, s in seen})}")
     assert again.state is TaskState.DONE
     assert again.run.elapsedS < task.run.elapsedS / 2
+
+
+def test_segments_say_which_network_answered(tmp_path):
+    volume, _truth = phantom()
+    model, adapter = write_tiny_pair(tmp_path, ("larynx",))
+    choice = EngineChoice(model=str(model), adapter=str(adapter), device="cpu")
+    task = RefSAM3DLogic().segment(volume, ["larynx", "mandible"], choice=choice)
+    assert task.state is TaskState.DONE, task.failure
+    assert [o.result.details["answered_by"] for o in task.outcomes] == ["adapter", "base"]
+    told = []
+    for outcome in task.outcomes:
+        segment, tag = task.sink.segmentationNode.GetSegmentation().GetSegment(outcome.segmentID), vtk.reference("")
+        told += [str(tag) for name in ("Adapter", "AdapterSHA256") if segment.GetTag(f"RefSAM3D.{name}", tag)]
+    assert told == ["site.safetensors", hashlib.sha256(adapter.read_bytes()).hexdigest(), "", ""]
 
 
 def test_damaged_and_foreign_weights_are_named(tmp_path, randomWeights):

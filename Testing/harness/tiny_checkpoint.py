@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
-from RefSAM3DLib.checkpoint import Calibration, Checkpoint
+from RefSAM3DLib.checkpoint import Calibration, Checkpoint, load_checkpoint, save_adapter, save_checkpoint
 from RefSAM3DLib.config import ModelConfig
 from RefSAM3DLib.modeling.build import build_model
 from RefSAM3DLib.resources import resource_path
@@ -44,3 +45,24 @@ def tiny_checkpoint(seed: int = 0, decoder: str = "cached", calibration: Calibra
         if network.paper_decoder is not None:
             network.paper_decoder.final.bias.zero_()
     return Checkpoint(model, vocabulary, tuple(kept), network.state_dict(), {g.name: calibration for g in model.grids}, {"name": "tiny"}, sha256="0" * 64)
+
+
+def adapted(base: Checkpoint, answers_for: tuple[str, ...]) -> Checkpoint:
+    """The base with other adapters and another decoder, as a fine-tuning leaves it."""
+    return dataclasses.replace(base, state={**base.state, **_tuned(base)}, answers_for=answers_for)
+
+
+def _tuned(base: Checkpoint) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    parts = ("pixel_path.", "projector.")
+    return {n: v + 0.3 * torch.randn(v.shape, generator=generator) for n, v in base.state.items() if ".adapter." in n or n.startswith(parts)}
+
+
+def write_tiny_pair(folder: Path, answers_for: tuple[str, ...]) -> tuple[Path, Path]:
+    """Files ``tiny.safetensors`` and ``site.safetensors``: a base that draws everything, and an adapter of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model, adapter = folder / "tiny.safetensors", folder / "site.safetensors"
+    save_checkpoint(tiny_checkpoint(), model)
+    base = load_checkpoint(model)
+    save_adapter(_tuned(base), base.sha256, answers_for, {}, {}, adapter)
+    return model, adapter

@@ -15,6 +15,7 @@ from RefSAM3DLib.types import PromptResult, Verdict
 from .. import installer
 from .. import session as engineSession
 from ..parameters import engineChoice
+from ..provenance import engineValues
 from ..runs import EngineChoice, Run, RunOptions, RunResult
 from ..task import Outcome, SegmentTask, TaskState
 from ..volume_bridge import shapeOf
@@ -24,12 +25,12 @@ from .scene_arrays import isOnGrid
 class RepromptSink:
     """Takes the answer into the record of the review; the scene is left alone."""
 
-    def __init__(self, session: Any, item: Any, volumeNode: Any, wording: str, seconds: float, comment: str) -> None:
+    def __init__(self, session: Any, item: Any, volumeNode: Any, wording: str, seconds: float, comment: str, adapter: str = "") -> None:
         """Raises RefSAM3DError if the image is not on the mask's grid."""
         if not isOnGrid(volumeNode, session.machine_mask(item)[1]):
             raise InputError(_("The image in the scene has another voxel grid than the result under review; load the case's own image."))
         self.session, self.item, self.wording = session, item, wording
-        self.seconds, self.comment = seconds, comment
+        self.seconds, self.comment, self._adapter = seconds, comment, adapter
         self._volumeID = volumeNode.GetID()
 
     def watchedNodeIDs(self) -> list[str]:
@@ -44,7 +45,8 @@ class RepromptSink:
             raise InputError(_("The image is not in the scene any more; nothing was recorded."))
         result = asPromptResult(run.results[0], shapeOf(volumeNode))
         yield 0.5
-        self.session.record_reprompt(self.session.find(self.item.id), self.wording, result, self.seconds + run.elapsedS, self.comment)
+        asked = self.session.find(self.item.id)
+        self.session.record_reprompt(asked, self.wording, result, self.seconds + run.elapsedS, self.comment, engineValues(run.engine, self._adapter))
         yield 1.0
 
 
@@ -66,6 +68,7 @@ def asPromptResult(result: RunResult, shape: tuple[int, int, int]) -> PromptResu
         box=result.box if result.isDrawn else None,
         elapsed_s=result.elapsedS,
         colour=result.colour,
+        details=result.details,
     )
 
 
@@ -114,7 +117,7 @@ class Reprompting:
         installer.checkVersions()
         p, volumeNode = section.parameters(), section.scene.volumeNode
         choice = engineChoice(p) if p is not None else EngineChoice()
-        sink = RepromptSink(section.session, item, volumeNode, wording, section.view.seconds, section.ui.commentEdit.text)
+        sink = RepromptSink(section.session, item, volumeNode, wording, section.view.seconds, section.ui.commentEdit.text, choice.adapter)
         section.messages.clear()
         self.task = SegmentTask(
             engineSession.engineRunner(),

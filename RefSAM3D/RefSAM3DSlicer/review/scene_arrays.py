@@ -20,6 +20,9 @@ from ..edit_watch import tagOf
 from ..provenance import clean
 from ..volume_bridge import ijkToWorld, shapeOf
 
+#: Which tag names what of the weights that made a segment.
+_MODEL_TAGS = {"name": "Model", "sha256": "ModelSHA256", "adapter": "Adapter", "adapter_sha256": "AdapterSHA256"}
+
 
 def geometryOf(volumeNode: Any) -> Geometry:
     """The volume's grid in the world, parent transforms included."""
@@ -95,6 +98,7 @@ def exportCurrent(volumeNode: Any, segmentationNode: Any, folder: Path) -> tuple
     Raises:
         InputError: the segmentation has no voxels on the image's grid.
     """
+    from RefSAM3DLib.provenance import model_values
     from RefSAM3DLib.segmentation_io import write_segmentation
     from RefSAM3DLib.types import PromptResult, Verdict, Volume
 
@@ -106,7 +110,7 @@ def exportCurrent(volumeNode: Any, segmentationNode: Any, folder: Path) -> tuple
         mask = segmentArray(segmentationNode, segmentID, volumeNode)
         if not mask.any():
             continue
-        tags = {key: _tag(segment, f"RefSAM3D.{key}") for key in ("Prompt", "Verdict", "Presence", "Confidence", "Model", "ModelSHA256")}
+        tags = {key: _tag(segment, f"RefSAM3D.{key}") for key in ("Prompt", "Verdict", "Presence", "Confidence", *_MODEL_TAGS.values())}
         verdict = tags["Verdict"].lower()
         results.append(
             PromptResult(
@@ -120,7 +124,11 @@ def exportCurrent(volumeNode: Any, segmentationNode: Any, folder: Path) -> tuple
                 box=box_of(mask),
                 elapsed_s=0.0,
                 colour=tuple(round(255 * part) for part in segment.GetColor()),
-                details={"assisted": tagOf(segmentationNode, segmentID) != AUTOMATIC, "reviewer": _tag(segment, "RefSAM3D.Reviewer")},
+                details={
+                    "assisted": tagOf(segmentationNode, segmentID) != AUTOMATIC,
+                    "reviewer": _tag(segment, "RefSAM3D.Reviewer"),
+                    "model": model_values({key: tags[tag] for key, tag in _MODEL_TAGS.items()}),
+                },
             )
         )
     if not results:
@@ -136,8 +144,7 @@ def exportCurrent(volumeNode: Any, segmentationNode: Any, folder: Path) -> tuple
     if not storage.WriteData(clone):
         raise InputError(_("The image could not be written to '{path}'; choose another folder.").format(path=image))
     volume = Volume(slicer.util.arrayFromVolume(volumeNode), geometry, source=volumeNode.GetName())
-    info = {"name": tags.get("Model", ""), "sha256": tags.get("ModelSHA256", ""), "device": "", "version": ""}
-    write_segmentation(path, results, volume, info, overwrite=True)
+    write_segmentation(path, results, volume, {}, overwrite=True)
     return image, path
 
 

@@ -171,11 +171,9 @@ def test_other_model_asks_for_force_and_keeps_the_older_results(tmp_path: Path) 
 
 
 def test_other_version_asks_for_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import RefSAM3DLib
-
     source = images(tmp_path / "in", 1)
     run_batch(source, tmp_path / "out", options())
-    monkeypatch.setattr(RefSAM3DLib, "__version__", "99.1")
+    monkeypatch.setattr("RefSAM3DLib.provenance.__version__", "99.1")
     with pytest.raises(OutputError, match=r"version .* there, 99\.1 now.*--force"):
         run_batch(source, tmp_path / "out", options())
     assert run_batch(source, tmp_path / "out", options(force=True)).counts == {"done": 1}

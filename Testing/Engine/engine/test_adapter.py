@@ -6,11 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
-from tiny_checkpoint import tiny_checkpoint
+from tiny_checkpoint import adapted, tiny_checkpoint
 from tiny_engine import blocks, encoded
 
-from RefSAM3DLib.checkpoint import Calibration, Checkpoint
+from RefSAM3DLib.checkpoint import Calibration
 from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.types import Verdict
 
@@ -18,20 +17,11 @@ TUNED = ("left parotid gland", "larynx")
 OTHERS = ["brainstem", "right parotid gland", "mandible"]
 
 
-def adapted(base: Checkpoint, answers_for: tuple[str, ...] = TUNED) -> Checkpoint:
-    """The base with other adapters and another decoder, as a fine-tuning leaves it."""
-    generator = torch.Generator().manual_seed(5)
-    changed = {
-        n: v + 0.3 * torch.randn(v.shape, generator=generator) for n, v in base.state.items() if ".adapter." in n or n.startswith(("pixel_path.", "projector."))
-    }
-    return dataclasses.replace(base, state={**base.state, **changed}, answers_for=answers_for)
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "mirrored too"])
 def pair(request) -> tuple[RefSAM3DEngine, RefSAM3DEngine, RefSAM3DEngine]:
     """The base alone, the adapter's network alone, and the base with the adapter."""
     base = tiny_checkpoint(mirror_views=request.param)
-    tuned = adapted(base)
+    tuned = adapted(base, TUNED)
     return RefSAM3DEngine(base, "cpu"), RefSAM3DEngine(tuned, "cpu"), RefSAM3DEngine(base, "cpu", tuned=tuned)
 
 

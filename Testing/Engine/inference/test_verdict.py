@@ -12,7 +12,7 @@ from RefSAM3DLib.checkpoint import Calibration
 from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.inference.postprocess import NativeMap
 from RefSAM3DLib.inference.session import PromptSession, TermAnswer
-from RefSAM3DLib.inference.verdict import outline_doubt, verdict_of
+from RefSAM3DLib.inference.verdict import outline_doubt, part_doubt, verdict_of
 from RefSAM3DLib.phantoms import asymmetric_blocks
 from RefSAM3DLib.types import PromptResult, Verdict
 
@@ -92,3 +92,28 @@ def test_a_place_in_view_without_an_outline_is_uncertain_and_says_so(monkeypatch
         assert not found.mask.any()
         assert ["nothing could be outlined there" in w for w in found.warnings] == [True]
     assert not any("place" in w for w in ask("pterygoid plexus", {}, allow_unknown=True).warnings)
+
+
+def test_part_that_is_absent_or_doubtful_is_said_with_what_it_means() -> None:
+    assert part_doubt("larynx", 0.2, False, CALIBRATION) == "'larynx' was not found; the result is without it."
+    assert part_doubt("larynx", 0.2, True, CALIBRATION) == ""  # nothing of it to subtract
+    assert "its part of the result" in part_doubt("larynx", 0.5, False, CALIBRATION)
+    assert "what was subtracted" in part_doubt("larynx", 0.5, True, CALIBRATION)
+    assert part_doubt("larynx", 0.7, False, CALIBRATION) == ""
+
+
+def test_combination_without_one_of_its_structures_is_uncertain_and_names_it() -> None:
+    volume = asymmetric_blocks((20, 24, 28), (12.0, 11.0, 12.5))[0]
+    names = ("brainstem", "larynx")
+    steady = RefSAM3DEngine(tiny_checkpoint(calibration=dataclasses.replace(DRAWN, scale=1.0, bias=0.0, absent_below=0.0)), "cpu")
+    logits = {name: float(np.log(p / (1 - p))) for name in names for p in [steady.segment(volume, [name])[0].presence]}
+    absent, present = sorted(names, key=lambda name: logits[name])
+    for middle, wanted in ((sum(logits.values()) / 2, "was not found"), (logits[absent], "It is not certain")):
+        steep = 1000.0
+        calibration = dataclasses.replace(DRAWN, scale=steep, bias=-steep * middle)
+        engine = RefSAM3DEngine(tiny_checkpoint(calibration=calibration), "cpu")
+        assert engine.segment(volume, [present])[0].verdict is Verdict.PRESENT
+        union, difference = engine.segment(volume, [f"{present} plus {absent}", f"{present} minus {absent}"])
+        assert union.verdict is Verdict.UNCERTAIN
+        assert [absent in w and wanted in w for w in union.warnings] == [True]
+        assert (difference.verdict, len(difference.warnings)) == ((Verdict.PRESENT, 0) if middle != logits[absent] else (Verdict.UNCERTAIN, 1))
