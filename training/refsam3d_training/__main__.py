@@ -9,7 +9,7 @@ from pathlib import Path
 
 from RefSAM3DLib.errors import RefSAM3DError
 
-from .commands import baseline, calibrate, compare, curves, data_folder, evaluate, export, fewshot, finetune, prepare, train
+from .commands import average, baseline, calibrate, compare, curves, data_folder, evaluate, export, fewshot, finetune, prepare, train
 
 
 def parser() -> argparse.ArgumentParser:
@@ -95,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-o", "--output", type=Path, required=True, help="JSON file for `export --calibration`")
     one.add_argument("--journal", type=Path, help="folder of the journal (default: the output without its ending)")
     _shared(one)
+
+    one = add(average, "runs/refine.safetensors runs/absence.safetensors -o runs/mean.safetensors", data=False)
+    one.add_argument("models", type=Path, nargs="+", help="model files of one network and one vocabulary")
+    one.add_argument("-o", "--output", type=Path, required=True)
+    one.add_argument("--shares", type=float, nargs="+", help="share of each file, together 1 (default: equal)")
+    one.add_argument("--overwrite", action="store_true")
 
     one = add(export, "runs/default -o Resources/Models/refsam3d-small.safetensors --calibration runs/default/calibration.json")
     one.add_argument("run", type=Path, help="run folder, or a model file that shall keep its weights")

@@ -108,6 +108,15 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def average(args: argparse.Namespace) -> int:
+    """Write the mean of the weights of several model files that began with the same weights; `calibrate` and `export` complete it."""
+    from .average import average as run
+
+    values = run(args.models, args.output, args.shares, args.overwrite)
+    logging.info("%s: %.2f MB, sha256 %s; calibrate it next", args.output, values["bytes"] / 1e6, values["sha256"])
+    return 0
+
+
 def finetune(args: argparse.Namespace) -> int:
     """Train adapters on a few reviewed cases and write them as a small file that belongs to its base."""
     from RefSAM3DLib.engine import DEFAULT_MODEL

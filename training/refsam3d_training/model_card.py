@@ -96,6 +96,9 @@ def _training_lines(training: dict[str, Any]) -> list[str]:
         f"{training['step']} of {training['steps']} steps of {training['batch_size']} tiles, seed {training['seed']}, "
         f"{training['hours']} hours on {training['hardware']}, {begun}.",
     ]
+    if parts := training.get("averaged"):
+        shares = ", ".join(f"{part['share']:g} of {part['tensors_sha256'][:12] or part['sha256'][:12]}" for part in parts)
+        lines.append(f"The weights are the mean of {len(parts)} trainings ({shares}); the line above is of the longest one.")
     if "energy_kwh" in training:
         watts, hours = training["power_watts_assumed"], training["hours_in_all"]
         lines.append(f"Energy: about {training['energy_kwh']:.2f} kWh, which is {hours} hours at an assumed {watts:g} W; it was not measured.")

@@ -13,9 +13,10 @@ FILE = "origin.json"
 
 
 def origin_of(base: Checkpoint | Path) -> dict[str, Any]:
-    """Name, hash and training values of a model file."""
+    """Name, hashes and training values of a model file."""
     base = load_checkpoint(base) if isinstance(base, Path) else base
-    return {"name": base.config.name, "sha256": base.sha256, "training": base.card.get("training", {})}
+    tensors = base.card.get("tensors_sha256", "")  # unlike the file's, it survives a new calibration
+    return {"name": base.config.name, "sha256": base.sha256, "tensors_sha256": tensors, "training": base.card.get("training", {})}
 
 
 def write_origin(base: Checkpoint, run: Path) -> None:
