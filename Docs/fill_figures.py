@@ -106,7 +106,8 @@ def loop_table(values: dict) -> str:
     lines = [
         f"{count} cases of the {reviewed} list were reviewed ({values['export']['structures']} structures exported), {others} cases of the {scored} list "
         f"scored before and after; {values['finetune']['steps']} steps of fine-tuning took {minutes['finetune']:.0f} minutes (threads: "
-        f"{values['machine']['threads']}). {site}",
+        f"{values['machine']['threads']}). {site} {values['export']['aside']} of the reviewed cases were kept aside; what the adapter read worse there "
+        f"was left to the base: {', '.join(values['finetune']['left_to_base']) or 'nothing'}.",
         "", "| structure | n | before | after | change (95 % interval) |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for name, row in [*rows.items(), ("all", values["dice"]["all"])]:

@@ -3,8 +3,9 @@
     python Testing/Performance/review_loop.py ../shared/data/openkbp_ct /tmp/review_loop
 
 Ten cases of the validation list stand for a site's studies: a script accepts what is close to the site's contour and edits the rest to
-equal it. What ``review export`` writes is fine-tuned on by the training package's own command. Cases of the test list, which nobody
-reviewed, are segmented before and after and compared with the site's contours of these cases.
+equal it. What ``review export`` writes is fine-tuned on by the training package's own command, but for a share of the cases that is kept
+aside: what the adapter reads worse there is left to the base. Cases of the test list, which nobody reviewed, are segmented before and
+after and compared with the site's contours of these cases.
 
 The site has a contouring convention that the model does not know: it draws the spinal cord and the brainstem with the margin of a
 planning organ at risk volume (``MARGIN_MM``); its other contours are the experts'. With ``--no-margin`` they all are, which the model
@@ -155,7 +156,7 @@ def main(args: argparse.Namespace) -> None:
     base = Path(args.model) if args.model else resource_path(*DEFAULT_MODEL)
     checkpoint = load_checkpoint(base)
     sha256 = checkpoint.sha256
-    settings = args.config.read_bytes() + f"{args.reviewed} {args.steps}".encode()
+    settings = args.config.read_bytes() + f"{args.reviewed} {args.steps} {args.aside}".encode()
     margins = {} if args.no_margin else MARGIN_MM
     work = args.work.resolve() / (sha256[:12] + ("-margin" if margins else ""))
     args.root = Path(os.path.commonpath([args.data, work]))  # images lie in one, contours in the other
@@ -169,9 +170,9 @@ def main(args: argparse.Namespace) -> None:
     segment(mine, work / "reviewed", args)
     before = segment(others, work / "before", args)
     decided = review(work / "reviewed", mine)
-    export = work / "export"
+    export = work / f"export-{args.aside:g}"
     if not (export / "datalist.json").is_file():  # written last
-        run("RefSAM3DLib", "review", "export", str(work / "reviewed"), "-o", str(export), "--reviewer", REVIEWER)
+        run("RefSAM3DLib", "review", "export", str(work / "reviewed"), "-o", str(export), "--reviewer", REVIEWER, "--validation", str(args.aside))
     adapter = tuned / "adapter.safetensors"
     if not adapter.is_file():
         steps = ["--steps", str(args.steps)] if args.steps else []
@@ -182,13 +183,15 @@ def main(args: argparse.Namespace) -> None:
 
     card = adapter_card(adapter)
     exported = json.loads((export / "datalist.json").read_text(encoding="utf-8"))
+    lists = [exported.get(name, []) for name in ("training", "validation")]
+    told = ("steps", "parts", "seed", "trained", "answers_for", "left_to_base", "loss_on_validation")
     figures = {
         "made": utc_now()[:10],
         "model": {"name": checkpoint.config.name, "sha256": sha256},
         "data": {"set": args.data.name, "reviewed": [args.review_list, args.reviewed], "scored": [args.score_list, args.others], "margin_mm": margins},
         "review": decided,
-        "export": {"cases": len(exported["training"]), "structures": sum(len(e["labelled"]) for e in exported["training"])},
-        "finetune": {name: card[name] for name in ("steps", "parts", "seed", "trained")} | {"settings": args.config.read_text(encoding="utf-8")},
+        "export": {"cases": sum(len(c) for c in lists), "aside": len(lists[1]), "structures": sum(len(e["labelled"]) for c in lists for e in c)},
+        "finetune": {name: card[name] for name in told} | {"settings": args.config.read_text(encoding="utf-8")},
         "adapter_bytes": adapter.stat().st_size,
         "minutes": {
             "batch_reviewed": batch_minutes(work / "reviewed"), "batch_before": batch_minutes(work / "before"),
@@ -222,6 +225,7 @@ if __name__ == "__main__":
     parser.add_argument("--others", type=int, default=20, help="other cases to score")
     parser.add_argument("--review-list", default="validation")
     parser.add_argument("--score-list", default="test")
+    parser.add_argument("--aside", type=float, default=0.3, help="share of the reviewed cases that the fine-tuning is judged on")
     parser.add_argument("--no-margin", action="store_true", help="the site contours as the experts of the training data did")
     parser.add_argument("--config", type=Path, default=CONFIG, help="settings of the fine-tuning")
     parser.add_argument("--steps", type=int, default=0, help="of the fine-tuning (default: those of the settings)")

@@ -121,6 +121,41 @@ def test_structure_that_no_case_shows_stays_with_the_base(tiny_model, reviewed, 
         finetune(tiny_model, folder, tmp_path / "b.safetensors", FinetuneConfig(steps=1), tmp_path / "run2")
 
 
+def test_base_keeps_what_the_adapter_reads_worse_on_cases_it_was_not_tuned_on(tiny_model, reviewed, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "cases"
+    shutil.copytree(reviewed, folder)
+    values = json.loads((folder / "datalist.json").read_text())
+    values["labels"] |= {"1": "brainstem"}
+    values["training"], values["validation"] = values["training"][:1], values["training"][1:2]
+    for entry in (*values["training"], *values["validation"]):
+        entry["labelled"] = [1, 6, 7]
+    (folder / "datalist.json").write_text(json.dumps(values))
+    asked = []
+
+    def losses(model, config, tokenizer, cases, names, *rest):
+        asked.append(([c.name for c in cases], list(names)))
+        first = len(asked) <= 2
+        return {n: 0.5 if first else {"brainstem": 0.6}.get(n, 0.4) for n in names}
+
+    monkeypatch.setattr("refsam3d_training.finetune.structure_losses", losses)
+    with caplog.at_level("INFO"):
+        card = finetune(tiny_model, folder, tmp_path / "a.safetensors", FinetuneConfig(steps=1), tmp_path / "run")
+    assert asked[1] == asked[3]
+    assert asked[1][1] == ["brainstem", "mandible"], "a new name cannot be compared with the base"
+    assert not set(asked[0][0]) & set(asked[1][0]), "judged on other cases than it was tuned on"
+    assert card["answers_for"] == ["left zygomatic bone", "mandible"]
+    assert (card["left_to_base"], card["loss_on_validation"]["brainstem"]) == (["brainstem"], [0.5, 0.6])
+    assert apply_adapter(load_checkpoint(tiny_model), tmp_path / "a.safetensors").answers_for == ("left zygomatic bone", "mandible")
+    assert "brainstem (Dice loss 0.500 -> 0.600)" in caplog.text
+    for entry in values["training"]:
+        entry["labelled"] = [1]
+    (folder / "datalist.json").write_text(json.dumps(values))
+    asked.clear()
+    with pytest.raises(InputError, match="Nothing got better on the 1 validation cases"):
+        finetune(tiny_model, folder, tmp_path / "b.safetensors", FinetuneConfig(steps=1), tmp_path / "run2")
+    assert not (tmp_path / "b.safetensors").exists()
+
+
 def test_adapter_refuses_another_base(tiny_model, tuned, tmp_path):
     base = load_checkpoint(tiny_model)
     base.card = {**base.card, "note": "another file"}

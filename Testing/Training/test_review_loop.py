@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def loop(tmp_path: Path, data: Path, model: Path) -> str:
     command = [sys.executable, str(ROOT / "Testing" / "Performance" / "review_loop.py"), str(data), str(tmp_path / "work")]
-    options = ["--reviewed", "2", "--others", "1", "--workers", "0", "--threads", "1", "--model", str(model)]
+    options = ["--reviewed", "2", "--others", "1", "--aside", "0", "--workers", "0", "--threads", "1", "--model", str(model)]
     done = subprocess.run(
         [*command, *options, "--config", str(tmp_path / "settings.toml"), "-o", str(tmp_path / "loop.json")], capture_output=True, text=True, timeout=800
     )

@@ -132,6 +132,8 @@ def finetune(args: argparse.Namespace) -> int:
     card = run(base, args.data, args.output, config, args.run, args.limit, args.device, args.overwrite)
     for name, (before, after) in card["loss_of_tuned_structures"].items():
         logging.info("%-24s loss on these cases %.3f -> %.3f", name, before, after)
+    for name, (untuned, tuned) in card["loss_on_validation"].items():
+        logging.info("%-24s loss on validation cases %.3f -> %.3f%s", name, untuned, tuned, "  left to the base" if name in card["left_to_base"] else "")
     share = 100 * card["trained"]["share"]
     logging.info("%s: %.2f MB, %.1f %% of the parameters, %.1f minutes", args.output, card["bytes"] / 1e6, share, card["seconds"] / 60)
     return 0

@@ -1,13 +1,14 @@
 """Fine-tune a checkpoint on a few cases: freeze what the paper freezes, write a small adapter.
 
-The adapter answers for the structures of these cases alone (``RefSAM3DLib.branch``), so nothing is needed to keep the others.
+The adapter answers for the structures of these cases alone (``RefSAM3DLib.branch``), so nothing is needed to keep the others. Of these, the
+base keeps those that the adapter reads worse on the manifest's validation cases, where there are any.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint, load_checkpoint, sav
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.inference.preprocess import Frame
 from RefSAM3DLib.text.tokenizer import PromptTokenizer
+from RefSAM3DLib.types import Volume
 
 from .cases import Case, preprocess
 from .config import DomainShare, TrainConfig, read_toml
@@ -31,6 +33,9 @@ from .structure_losses import structure_losses
 from .trainable import PAPER_PARTS, select, shares, shares_table
 
 logger = logging.getLogger(__name__)
+
+#: Most validation cases that a structure is judged on, one tile each.
+CHECKED_TILES = 20
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ def finetune(
     """Train on the manifest's training cases and write the adapter; returns its card.
 
     Raises:
-        InputError: no usable case. ConfigError: a label that the base reads as another structure.
+        InputError: no usable case, or no structure that got better on the validation cases. ConfigError: a label that the base reads as
+            another structure.
     """
     base = load_checkpoint(base_file)
     manifest = Manifest.read(manifest_path if manifest_path.is_dir() else manifest_path.parent)
@@ -87,25 +93,49 @@ def finetune(
     never = [n for n in names if n not in held]
     if never:
         logger.info("Labelled without a voxel in every case: %s; the base goes on to answer for it.", ", ".join(never))
+    judged = [n for n in sorted(held) if n not in new]
+    aside = [c for c in manifest.cases["validation"] if set(c.known.values()) & set(judged)]
+    checked = _preprocessed(aside, [c.volume() for c in aside], target)
     trainer, trained = _trainer(base, target, cases, held, config, run, device)
     before = structure_losses(trainer.model, target.config, trainer.tokenizer, cases, names, config.seed)
+    untuned = structure_losses(trainer.model, target.config, trainer.tokenizer, checked, judged, config.seed, CHECKED_TILES)
     if trainer.resume():
         logger.info("Continuing at step %d.", trainer.step)
     trainer.run()
     after = structure_losses(trainer.average, target.config, trainer.tokenizer, cases, names, config.seed)
+    tuned = structure_losses(trainer.average, target.config, trainer.tokenizer, checked, judged, config.seed, CHECKED_TILES)
+    if judged and not untuned:
+        logger.info("No validation case holds %s, so nothing tells whether the adapter is better than the base; `review export --validation 0.3` "
+                    "keeps some cases aside.", ", ".join(judged))  # fmt: skip
+    kept = held - _worse(untuned, tuned, len(aside))
+    if not kept:
+        raise InputError(
+            f"Nothing got better on the {len(aside)} validation cases ({', '.join(sorted(held))}), so no adapter was written; give more cases, or "
+            "fewer steps in the configuration."
+        )
     state = {k: v for k, v in trainer.average.state_dict().items() if k in trained}
     card = {
-        "intended_use": INTENDED_USE, "cases": len(listed), "structures": names, "answers_for": answered(held, cases),
+        "intended_use": INTENDED_USE, "cases": len(listed), "structures": names, "answers_for": answered(kept, cases), "left_to_base": sorted(held - kept),
         "new_structures": new, "grids": sorted(grids),
         "data": {"name": manifest.name, "licence": manifest.values.get("licence", ""), "citation": manifest.values.get("citation", "")},
         "steps": trainer.step, "seconds": round(trainer.seconds, 1), "seed": config.seed, "parts": list(config.parts),
         "trained": shares(trainer.average.state_dict(), config.parts)["all trained"],
         "loss_of_tuned_structures": {n: [before.get(n), after.get(n)] for n in names if n in before},
+        "loss_on_validation": {n: [untuned[n], tuned[n]] for n in untuned},
     }  # fmt: skip
     output.parent.mkdir(parents=True, exist_ok=True)
     card["sha256"] = save_adapter(state, base.sha256, card["answers_for"], card, changes(base, target), output, overwrite)
     card["bytes"] = output.stat().st_size
     return card
+
+
+def _worse(untuned: Mapping[str, float], tuned: Mapping[str, float], cases: int) -> set[str]:
+    """Structures that the adapter reads worse than the base, on cases that it was not tuned on."""
+    worse = {n for n, loss in untuned.items() if tuned[n] > loss}
+    if worse:
+        values = ", ".join(f"{n} (Dice loss {untuned[n]:.3f} -> {tuned[n]:.3f})" for n in sorted(worse))
+        logger.info("Worse on the %d validation cases: %s; the base goes on to answer for it.", cases, values)
+    return worse
 
 
 def answered(held: Collection[str], cases: Sequence[Case]) -> list[str]:
@@ -128,6 +158,14 @@ def _read(base: Checkpoint, listed: list[ManifestCase], new: list[str], config: 
         grid = choose_grid(base.config, modalities, extents, config.grid)
         target = extended(base, new, grid, config.synonyms)
         logger.info("New: %s, on grid '%s' (%g mm).", ", ".join(new), grid.name, grid.spacing_mm)
+    cases = _preprocessed(listed, volumes, target)
+    if not cases:
+        raise InputError(f"None of {', '.join(base.vocabulary.names)} is labelled in these cases; check the names in the manifest.")
+    return cases, target
+
+
+def _preprocessed(listed: list[ManifestCase], volumes: list[Volume], target: Checkpoint) -> list[Case]:
+    """Cases on every grid that has a structure of theirs."""
     cases = []
     for number, (case, volume) in enumerate(zip(listed, volumes, strict=True), 1):
         logger.info("%d/%d Reading %s.", number, len(listed), case.name)
@@ -138,9 +176,7 @@ def _read(base: Checkpoint, listed: list[ManifestCase], new: list[str], config: 
             if mine:
                 labels = sum(truth[n].astype("uint16") * v for v, n in mine.items())
                 cases.append(preprocess(case.name, volume, labels, mine, grid, target.config.intensity))
-    if not cases:
-        raise InputError(f"None of {', '.join(base.vocabulary.names)} is labelled in these cases; check the names in the manifest.")
-    return cases, target
+    return cases
 
 
 def _trainer(

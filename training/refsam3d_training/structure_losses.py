@@ -19,8 +19,10 @@ from .losses import soft_dice_loss
 TILES = 4
 
 
-def structure_losses(model: RefSAM3D, config: ModelConfig, tokenizer: PromptTokenizer, cases: list[Case], names: Sequence[str], seed: int) -> dict[str, float]:
-    """Mean Dice loss of each structure that some case holds, on up to ``TILES`` tiles centred on it, asked by its canonical name."""
+def structure_losses(
+    model: RefSAM3D, config: ModelConfig, tokenizer: PromptTokenizer, cases: list[Case], names: Sequence[str], seed: int, tiles: int = TILES
+) -> dict[str, float]:
+    """Mean Dice loss of each structure that some case holds, on up to ``tiles`` tiles centred on it, asked by its canonical name."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -31,7 +33,7 @@ def structure_losses(model: RefSAM3D, config: ModelConfig, tokenizer: PromptToke
             holding = [c for c in cases if c.grid == grid.name and any(n == name and bool((c.fine.labels == v).any()) for v, n in c.known.items())]
             rng = np.random.default_rng(seed)
             values = []
-            for index in rng.permutation(len(holding))[:TILES]:
+            for index in rng.permutation(len(holding))[:tiles]:
                 volume, mask = centred_tile(holding[index], name, grid.tile_dhw)
                 domain = torch.tensor([config.domain(grid.name, coarse=False)], device=device)
                 features, pixels = model.encode_image(volume[None].to(device), domain)
