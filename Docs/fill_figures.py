@@ -103,11 +103,14 @@ def loop_table(values: dict) -> str:
     minutes, rows = values["minutes"], values["dice"]["structures"]
     drawn = " and ".join(f"the {name} with a margin of {mm:g} mm" for name, mm in margins.items())
     site = f"The site of this script draws {drawn}, which the model does not know." if drawn else "The site draws as the experts of the training data did."
+    kept_aside = ""
+    if values["export"].get("aside"):
+        left = ", ".join(values["finetune"]["left_to_base"]) or "nothing"
+        kept_aside = f" {values['export']['aside']} of the reviewed cases were kept aside; what the adapter read worse there was left to the base: {left}."
     lines = [
         f"{count} cases of the {reviewed} list were reviewed ({values['export']['structures']} structures exported), {others} cases of the {scored} list "
         f"scored before and after; {values['finetune']['steps']} steps of fine-tuning took {minutes['finetune']:.0f} minutes (threads: "
-        f"{values['machine']['threads']}). {site} {values['export']['aside']} of the reviewed cases were kept aside; what the adapter read worse there "
-        f"was left to the base: {', '.join(values['finetune']['left_to_base']) or 'nothing'}.",
+        f"{values['machine']['threads']}). {site}{kept_aside}",
         "", "| structure | n | before | after | change (95 % interval) |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for name, row in [*rows.items(), ("all", values["dice"]["all"])]:

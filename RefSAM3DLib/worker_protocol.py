@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_type_hints
 
 #: Raised with every change of a message that an older side would misread.
-PROTOCOL = 1
+PROTOCOL = 2
 #: A frame holds texts and numbers only; the largest real one (a model card with its vocabulary) has some 100 kB.
 MAX_FRAME_BYTES = 16 * 2**20
 _LENGTH = struct.Struct("<I")

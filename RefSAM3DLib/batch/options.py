@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 from ..provenance import engine_values
 from .cases import Case
-from .content_hash import hash_request
+from .content_hash import hash_file, hash_request
 
 #: The one seam through which an engine comes in: ``module:function`` that takes the keywords of ``engine_arguments``.
 DEFAULT_ENGINE = "RefSAM3DLib.batch.options:make_engine"
@@ -86,9 +87,13 @@ def make_engine(model: str = "", adapter: str = "", device: str = "auto") -> Any
     return RefSAM3DEngine.from_checkpoint(find_model(model), device=device, adapter=adapter or None)
 
 
-def describe_engine(engine: Any) -> dict[str, Any]:
+def describe_engine(engine: Any, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
     """What is written beside every result about the engine that made it."""
+    values = engine_values(engine)
+    adapter = Path(str((arguments or {}).get("adapter") or ""))
+    if adapter.name and not values["adapter"]:  # an engine of another factory that does not say what it was given
+        values |= {"adapter": adapter.name, "adapter_sha256": hash_file(adapter)}
     return {
-        **engine_values(engine),
+        **values,
         "warnings": [str(w) for w in getattr(engine, "warnings", ())],
     }

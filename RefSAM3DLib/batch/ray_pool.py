@@ -33,7 +33,7 @@ class RayWorker:
         self.engine = load_factory(self.options.engine)(**self.options.engine_arguments)
         import sys
 
-        self.description = describe_engine(self.engine)
+        self.description = describe_engine(self.engine, self.options.engine_arguments)
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(threads)
 

@@ -71,7 +71,7 @@ class InlinePool:
 
     def info(self) -> dict[str, Any]:
         """See :class:`Pool`."""
-        return describe_engine(self.engine)
+        return describe_engine(self.engine, self.options.engine_arguments)
 
     def run(self, tasks: Iterable[Task], cancel: Cancel | None = None) -> Iterator[Event]:
         """See :class:`Pool`."""
@@ -215,7 +215,7 @@ def serve(connection: Connection, options_dict: dict[str, Any], output: str, ind
         engine = load_factory(options.engine)(**arguments)
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(threads)
-        info = describe_engine(engine)
+        info = describe_engine(engine, arguments)
     except Exception as error:  # the border of the process: said in words on the other side
         connection.send(("broken", (type(error).__name__, str(error), isinstance(error, RefSAM3DError))))
         return

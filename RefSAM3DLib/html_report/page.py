@@ -68,6 +68,8 @@ def _context(folder: Path, rows: Sequence[dict[str, Any]], show_identifiers: boo
         "engine": {
             "name": engine.get("name", ""),
             "sha256": engine.get("sha256", "")[:12],
+            "adapter": engine.get("adapter", ""),
+            "adapter_sha256": engine.get("adapter_sha256", "")[:12],
             "version": engine.get("version", ""),
             "device": engine.get("device", ""),
         },

@@ -145,7 +145,8 @@ class PromptSession:
                 warnings=(prompt.note,) if prompt.note else (), suggestions=prompt.suggestions,
             )  # fmt: skip
         plain = [t for t in terms if not t.term.subtract]
-        likeliest = max(plain, key=lambda t: t.presence)
+        # One that its own calibration does not deny comes first: an adapter's denies less than the base's.
+        likeliest = max(plain, key=lambda t: (t.presence >= self._calibration(t).absent_below, t.presence))
         presence, calibration = likeliest.presence, self._calibration(likeliest)
         warnings = [w for t in {t.grid.name: t for t in terms}.values() for w in self.embedding.scope_warnings(t.grid)]
         if prompt.note:

@@ -55,9 +55,13 @@ def apply_decisions(folder: Path, items: Sequence[ReviewItem], entries: Sequence
         item.others = {name: found[key] for name, found in last.items() if name != reviewer and key in found}
         item.status = status_of({"mask_sha256": item.batch_mask_sha256}, item.decision)
         again = prompted.get(key)
-        if again and item.status != "changed":  # this reviewer looks at the answer to the new wording from now on
+        # This reviewer looks at the answer to the new wording from now on, unless the batch has made another mask since.
+        if again and again.get("batch_mask", item.batch_mask_sha256) == item.batch_mask_sha256:
             item.segmentation, item.mask_sha256 = folder / again["mask_file"], again["edited_mask"]
             item.prompt, item.structure, item.model = again["wording"], again["answer_structure"], again.get("model", item.model)
+            answer = again.get("answered") or {}
+            item.presence, item.confidence = answer.get("presence"), answer.get("confidence")
+            item.verdict = str(again.get("answer") or item.verdict)
 
 
 def _point(value: Any) -> tuple[float, float, float] | None:

@@ -16,6 +16,7 @@ from ..batch.summary import collect_rows
 from ..errors import InputError
 from ..geometry import Geometry
 from ..provenance import engine_values, model_values
+from ..report import number_or_none
 from ..types import PromptResult, Volume
 from .audit_trail import AuditTrail
 from .decision_table import write_decisions
@@ -214,6 +215,7 @@ class ReviewSession:
             "mask": sha256,
             "wording": wording,
             "answer": str(result.verdict.value),
+            "answered": {"presence": number_or_none(result.presence), "confidence": number_or_none(result.confidence)},
             "answer_structure": result.resolved or item.structure,
             "model": model,
             "metrics": edit_metrics(self.machine_mask(item)[0], result.mask, geometry),
@@ -238,6 +240,7 @@ class ReviewSession:
             "comment": clean_text(comment, "comment"),
             "seconds": None if seconds is None else round(max(0.0, float(seconds)), 2),
             "model": model_values(item.model),
+            "machine": {"verdict": item.verdict, "presence": item.presence, "confidence": item.confidence},
             "version": __version__,
             "corrects": (item.decision or {}).get("id"),
             **extra,

@@ -60,7 +60,7 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
         "input": items[0].case if items[0].series else items[0].image,
         "created": utc_now(),
         "version": __version__,
-        "algorithm": {"name": "RefSAM3D", "version": __version__},
+        "algorithm": {"name": "RefSAM3D", "version": __version__, "model": items[0].model},
         "findings": findings,
         "notice": _NOTICE,
         "dicom_seg": None,
@@ -81,7 +81,7 @@ def _finding(item: ReviewItem, entry: dict[str, Any]) -> dict[str, Any]:
     return {
         "structure": structure_of(item, entry),
         "prompt": entry.get("prompt") or item.prompt,
-        "machine": {"verdict": item.verdict, "presence": item.presence, "confidence": item.confidence, "model": _model_of(item, entry)},
+        "machine": {**_machine_of(item, entry), "model": _model_of(item, entry)},
         "volume_ml": (entry.get("metrics") or {}).get("volume_ml", item.volume_ml),
         "review": {name: entry.get(name) for name in names} | {"decision": entry["id"]},
     }
@@ -109,13 +109,13 @@ def _write_seg(path: Path, accepted: list[tuple[ReviewItem, dict[str, Any], np.n
 
 
 def _as_result(item: ReviewItem, entry: dict[str, Any], mask: np.ndarray, volume: Volume) -> PromptResult:
-    nan = float("nan")
+    nan, machine = float("nan"), _machine_of(item, entry)
     return PromptResult(
         prompt=str(entry.get("prompt") or item.prompt),
         resolved=structure_of(item, entry),
         verdict=Verdict.PRESENT,
-        presence=nan if item.presence is None else item.presence,
-        confidence=nan if item.confidence is None else item.confidence,
+        presence=nan if machine["presence"] is None else machine["presence"],
+        confidence=nan if machine["confidence"] is None else machine["confidence"],
         mask=mask,
         volume_ml=float(mask.sum()) * volume.geometry.voxel_volume_ml,
         box=box_of(mask),
@@ -123,6 +123,15 @@ def _as_result(item: ReviewItem, entry: dict[str, Any], mask: np.ndarray, volume
         colour=item.colour,
         details={"assisted": is_assisted(item, entry), "reviewer": str(entry["reviewer"]), "model": _model_of(item, entry)},
     )
+
+
+def _machine_of(item: ReviewItem, entry: dict[str, Any]) -> dict[str, Any]:
+    """What the machine said of the mask that was decided about; nothing where an older entry does not tell which mask that was."""
+    if "machine" in entry:
+        return dict(entry["machine"])
+    if entry.get("machine_mask") == entry.get("batch_mask") == item.mask_sha256:
+        return {"verdict": item.verdict, "presence": item.presence, "confidence": item.confidence}
+    return {"verdict": None, "presence": None, "confidence": None}
 
 
 def _model_of(item: ReviewItem, entry: dict[str, Any]) -> dict[str, str]:

@@ -28,6 +28,7 @@ def reviewed(tiny_data, tmp_path_factory):
     values["labels"]["6"] = "left zygomatic bone"
     for entry in values["training"]:
         entry["labelled"] = [6, 7]
+    values["validation"] = []  # nothing to judge the adapter on, but in the test of that
     (folder / "datalist.json").write_text(json.dumps(values))
     return folder
 
@@ -126,14 +127,15 @@ def test_base_keeps_what_the_adapter_reads_worse_on_cases_it_was_not_tuned_on(ti
     shutil.copytree(reviewed, folder)
     values = json.loads((folder / "datalist.json").read_text())
     values["labels"] |= {"1": "brainstem"}
-    values["training"], values["validation"] = values["training"][:1], values["training"][1:2]
+    values["training"], values["validation"] = values["training"][:1], [values["training"][1], {**values["training"][1], "image": "images/gone.nii.gz"}]
     for entry in (*values["training"], *values["validation"]):
         entry["labelled"] = [1, 6, 7]
     (folder / "datalist.json").write_text(json.dumps(values))
-    asked = []
+    asked, models = [], []
 
     def losses(model, config, tokenizer, cases, names, *rest):
         asked.append(([c.name for c in cases], list(names)))
+        models.append(model)
         first = len(asked) <= 2
         return {n: 0.5 if first else {"brainstem": 0.6}.get(n, 0.4) for n in names}
 
@@ -141,6 +143,9 @@ def test_base_keeps_what_the_adapter_reads_worse_on_cases_it_was_not_tuned_on(ti
     with caplog.at_level("INFO"):
         card = finetune(tiny_model, folder, tmp_path / "a.safetensors", FinetuneConfig(steps=1), tmp_path / "run")
     assert asked[1] == asked[3]
+    assert models[0] is models[1]
+    assert models[2] is models[3] is not models[0], "judged is the running average, which is what is written"
+    assert "gone.nii.gz" in caplog.text
     assert asked[1][1] == ["brainstem", "mandible"], "a new name cannot be compared with the base"
     assert not set(asked[0][0]) & set(asked[1][0]), "judged on other cases than it was tuned on"
     assert card["answers_for"] == ["left zygomatic bone", "mandible"]

@@ -32,7 +32,8 @@ def average(models: Sequence[Path], output: Path, shares: Sequence[float] | None
         sha256, bytes and the card's ``averaged``.
 
     Raises:
-        ConfigError: fewer than two files, or shares that do not fit. CheckpointError: files of different networks or words.
+        ConfigError: fewer than two files, or shares that do not fit. CheckpointError: files of different networks or words, or that
+            began with different weights.
     """
     shares = list(shares) if shares else [1 / len(models)] * len(models)
     if len(models) < 2 or len(shares) != len(models) or not math.isclose(sum(shares), 1, abs_tol=1e-6) or min(shares) < 0:
@@ -46,7 +47,10 @@ def average(models: Sequence[Path], output: Path, shares: Sequence[float] | None
         else:
             state[name] = first
     longest = max(files, key=lambda file: _hours(file.card))
-    card = {**longest.card, "limits": list(LIMITS), "tensors_sha256": tensors_sha256(state), "training": _training(longest, files, shares)}
+    card = {
+        **longest.card, "limits": list(LIMITS), "tensors_sha256": tensors_sha256(state), "training": _training(longest, files, shares),
+        "data": _data(files), "phantoms": max(file.card.get("phantoms") or 0 for file in files),
+    }  # fmt: skip
     card.pop("scores", None)
     output.parent.mkdir(parents=True, exist_ok=True)
     digest = save_checkpoint(dataclasses.replace(longest, state=state, calibration={}, card=card), output, overwrite)
@@ -63,8 +67,17 @@ def _check_alike(files: Sequence[Checkpoint]) -> None:
         if file.tokens != first.tokens or file.vocabulary.names != first.vocabulary.names:
             raise CheckpointError(f"'{file.path}' knows other words than '{first.path}'; average models of one vocabulary.")
         different = [n for n in {*shapes, *file.state} if n not in shapes or n not in file.state or file.state[n].shape != shapes[n]]
-        if different:
-            raise CheckpointError(f"'{file.path}' and '{first.path}' are different networks, first at '{min(different)}'; average models of one configuration.")
+        if different or _comparable(file) != _comparable(first):
+            where = f"first at '{min(different)}'" if different else "in their configurations"
+            raise CheckpointError(f"'{file.path}' and '{first.path}' are different networks, {where}; average models of one configuration.")
+        if not {*_runs(first)} & {*_runs(file)}:
+            raise CheckpointError(f"'{file.path}' and '{first.path}' did not begin with the same weights, so their mean is no model; average others.")
+
+
+def _comparable(file: Checkpoint) -> dict[str, Any]:
+    """The configuration without what a training may change: its name and the fields of view that it saw."""
+    values = {**file.config.to_dict(), "name": ""}
+    return {**values, "grids": [{**grid, "extent_mm": ()} for grid in values["grids"]]}
 
 
 def _hours(card: dict[str, Any]) -> float:
@@ -72,20 +85,29 @@ def _hours(card: dict[str, Any]) -> float:
     return float(training.get("hours_in_all", training.get("hours", 0.0)))
 
 
-def _ancestors(card: dict[str, Any]) -> set[str]:
-    """Hashes of the weights that a model was begun with, and of what those were begun with."""
-    found, training = set(), card.get("training", {})
+def _runs(file: Checkpoint) -> dict[str, float]:
+    """Hours of every training that went into a model, by a hash of the weights that came out of it (the file's, where it tells no other)."""
+    training = file.card.get("training", {})
+    runs = {_key(file.card.get("tensors_sha256"), file.sha256): float(training.get("hours", 0.0))}
     while start := training.get("started_from"):
-        found |= {start.get("tensors_sha256", ""), start.get("sha256", "")}
         training = start.get("training", {})
-    return found - {""}
+        runs[_key(start.get("tensors_sha256"), start.get("sha256", ""))] = float(training.get("hours", 0.0))
+    return runs
+
+
+def _key(tensors: str | None, file: str) -> str:
+    return tensors or file
+
+
+def _data(files: Sequence[Checkpoint]) -> list[dict[str, Any]]:
+    """Statements on the data of all files, each set once."""
+    return list({row["name"]: row for file in files for row in file.card.get("data", [])}.values())
 
 
 def _training(longest: Checkpoint, files: Sequence[Checkpoint], shares: Sequence[float]) -> dict[str, Any]:
-    """Values of the longest training, with the hours of those that it was not begun with."""
-    known = _ancestors(longest.card)
-    others = [f for f in files if f is not longest and not {f.sha256, f.card.get("tensors_sha256", "")} & known]
-    training = {**longest.card.get("training", {}), "hours_in_all": round(_hours(longest.card) + sum(_hours(f.card) for f in others), 2)}
+    """Values of the longest training, with the hours of all trainings that went into any of the files, each counted once."""
+    runs = {key: hours for file in files for key, hours in _runs(file).items()}
+    training = {**longest.card.get("training", {}), "hours_in_all": round(sum(runs.values()), 2)}
     if "energy_kwh" in training:
         training["energy_kwh"] = round(training["hours_in_all"] * training["power_watts_assumed"] / 1000, 3)
     training["averaged"] = [

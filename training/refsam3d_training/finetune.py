@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint, load_checkpoint, save_adapter
-from RefSAM3DLib.errors import InputError
+from RefSAM3DLib.errors import InputError, RefSAM3DError
 from RefSAM3DLib.inference.preprocess import Frame
 from RefSAM3DLib.text.tokenizer import PromptTokenizer
 from RefSAM3DLib.types import Volume
@@ -94,8 +94,7 @@ def finetune(
     if never:
         logger.info("Labelled without a voxel in every case: %s; the base goes on to answer for it.", ", ".join(never))
     judged = [n for n in sorted(held) if n not in new]
-    aside = [c for c in manifest.cases["validation"] if set(c.known.values()) & set(judged)]
-    checked = _preprocessed(aside, [c.volume() for c in aside], target)
+    checked = _kept_aside(manifest.cases["validation"][: limit or None], judged, target)
     trainer, trained = _trainer(base, target, cases, held, config, run, device)
     before = structure_losses(trainer.model, target.config, trainer.tokenizer, cases, names, config.seed)
     untuned = structure_losses(trainer.model, target.config, trainer.tokenizer, checked, judged, config.seed, CHECKED_TILES)
@@ -104,18 +103,19 @@ def finetune(
     trainer.run()
     after = structure_losses(trainer.average, target.config, trainer.tokenizer, cases, names, config.seed)
     tuned = structure_losses(trainer.average, target.config, trainer.tokenizer, checked, judged, config.seed, CHECKED_TILES)
-    if judged and not untuned:
+    if unknown := [n for n in judged if n not in untuned]:
         logger.info("No validation case holds %s, so nothing tells whether the adapter is better than the base; `review export --validation 0.3` "
-                    "keeps some cases aside.", ", ".join(judged))  # fmt: skip
-    kept = held - _worse(untuned, tuned, len(aside))
+                    "keeps some cases aside.", ", ".join(unknown))  # fmt: skip
+    kept = held - _worse(untuned, tuned, len(checked))
     if not kept:
         raise InputError(
-            f"Nothing got better on the {len(aside)} validation cases ({', '.join(sorted(held))}), so no adapter was written; give more cases, or "
+            f"Nothing got better on the {len(checked)} validation cases ({', '.join(sorted(held))}), so no adapter was written; give more cases, or "
             "fewer steps in the configuration."
         )
     state = {k: v for k, v in trainer.average.state_dict().items() if k in trained}
     card = {
-        "intended_use": INTENDED_USE, "cases": len(listed), "structures": names, "answers_for": answered(kept, cases), "left_to_base": sorted(held - kept),
+        "intended_use": INTENDED_USE, "cases": len(listed), "structures": names,
+        "answers_for": sorted({*answered(kept, cases)} - (held - kept)), "left_to_base": sorted(held - kept),
         "new_structures": new, "grids": sorted(grids),
         "data": {"name": manifest.name, "licence": manifest.values.get("licence", ""), "citation": manifest.values.get("citation", "")},
         "steps": trainer.step, "seconds": round(trainer.seconds, 1), "seed": config.seed, "parts": list(config.parts),
@@ -127,6 +127,24 @@ def finetune(
     card["sha256"] = save_adapter(state, base.sha256, card["answers_for"], card, changes(base, target), output, overwrite)
     card["bytes"] = output.stat().st_size
     return card
+
+
+def _kept_aside(listed: list[ManifestCase], judged: Collection[str], target: Checkpoint) -> list[Case]:
+    """Validation cases until each structure has ``CHECKED_TILES`` of them, one volume at a time; one that cannot be read is left out."""
+    cases: list[Case] = []
+    wanted = dict.fromkeys(judged, CHECKED_TILES)
+    for case in listed:
+        mine = [n for n in case.known.values() if wanted.get(n, 0) > 0]
+        if not mine:
+            continue
+        try:
+            cases += _preprocessed([case], [case.volume()], target)
+        except RefSAM3DError as error:
+            logger.warning("The validation case '%s' is left out: %s", case.name, error)
+            continue
+        for name in mine:
+            wanted[name] -= 1
+    return cases
 
 
 def _worse(untuned: Mapping[str, float], tuned: Mapping[str, float], cases: int) -> set[str]:

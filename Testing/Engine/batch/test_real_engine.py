@@ -71,11 +71,14 @@ def test_which_network_answered_is_in_every_record(tmp_path: Path) -> None:
     session.reprompt(by_base, "larynx", RefSAM3DEngine.from_checkpoint(model, "cpu", adapter))
     assert by_base.model == tuned, "the item now shows what the adapter answered"
     assert session.masks.segments(by_base.segmentation)[0][0][2]["RefSAM3D.Adapter"] == "site.safetensors"
-    session.reprompt(by_base, "larynx", RefSAM3DEngine.from_checkpoint(model, "cpu"))
+    answer = session.reprompt(by_base, "larynx", RefSAM3DEngine.from_checkpoint(model, "cpu"))
     assert by_base.model == base
+    assert (by_base.presence, by_base.verdict) == (pytest.approx(answer.presence, abs=1e-5), answer.verdict.value), "the numbers are of the same answer"
+    entry = session.decide(by_base, "accept")
+    assert entry["machine"] == {"verdict": by_base.verdict, "presence": by_base.presence, "confidence": by_base.confidence}
     named = [(row["adapter"], row["adapter_sha256"]) for row in decision_rows(session.trail.read().entries)]
     site = ("site.safetensors", hash_file(adapter))
-    assert named == [site, (None, None), site, (None, None)]
+    assert named == [site, (None, None), site, (None, None), (None, None)]
     records = [*(tmp_path / "out" / "cases").rglob("*.json"), tmp_path / "out" / "review.jsonl"]
     assert "Muster" not in "".join(path.read_text(encoding="utf-8") for path in records)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -86,6 +87,16 @@ def test_verdict_of_a_mixed_prompt_does_not_depend_on_the_order_of_its_words() -
     assert one.verdict is other.verdict is Verdict.UNCERTAIN
     assert np.array_equal(one.mask, other.mask)
     assert one.mask.any()
+
+
+def test_what_the_adapter_still_draws_is_not_lost_to_a_likelier_one_that_the_base_denies() -> None:
+    base = tiny_checkpoint(calibration=Calibration(scale=0.0, bias=math.log(0.28 / 0.72)))
+    own = {"head_neck": Calibration(scale=0.0, bias=math.log(0.2 / 0.8), absent_below=0.05, mask_threshold=0.02)}
+    engine = RefSAM3DEngine(base, "cpu", tuned=dataclasses.replace(adapted(base, ("larynx",)), calibration=own))
+    alone, denied, joint = (engine.segment(blocks(), [text])[0] for text in ("larynx", "brainstem", "brainstem plus larynx"))
+    assert (alone.verdict, denied.verdict, joint.verdict) == (Verdict.UNCERTAIN, Verdict.ABSENT, Verdict.UNCERTAIN)
+    assert np.array_equal(joint.mask, alone.mask)
+    assert "'brainstem' was not found; the result is without it." in joint.warnings
 
 
 def test_weights_stay_shared_after_a_move(pair) -> None:

@@ -149,6 +149,22 @@ def test_new_wording_is_run_recorded_and_then_under_review(folder: Path) -> None
     assert (reopened.status, reopened.structure) == ("accept", "larynx")
 
 
+def test_new_mask_of_the_batch_ends_an_older_rewording(folder: Path) -> None:
+    session = ReviewSession(folder, "A")
+    session.reprompt(session.find("case_0/3"), "larynx", FakeEngine())
+    stored = folder / "cases" / "case_0" / "case_0.json"
+    content = json.loads(stored.read_text())
+    row = next(row for row in content["prompts"] if row["label"] == 3)
+    row |= {"mask_sha256": "0" * 64, "verdict": "present", "presence": 0.9}
+    stored.write_text(json.dumps(content))
+    item = ReviewSession(folder, "A").find("case_0/3")
+    assert (item.status, item.mask_sha256, item.verdict, item.presence) == ("changed", "0" * 64, "present", 0.9)
+    session = ReviewSession(folder, "A")
+    session.decide(session.find("case_0/3"), "accept")
+    for item in (session.find("case_0/3"), ReviewSession(folder, "A").find("case_0/3")):
+        assert (item.status, item.mask_sha256, item.prompt) == ("accept", "0" * 64, row["prompt"])
+
+
 def test_read_only_trail_keeps_the_decision_and_adds_it_later(folder: Path) -> None:
     session = ReviewSession(folder, "A")
     session.decide(session.find("case_0/1"), "accept")
