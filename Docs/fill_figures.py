@@ -107,6 +107,9 @@ def loop_table(values: dict) -> str:
     if values["export"].get("aside"):
         left = ", ".join(values["finetune"]["left_to_base"]) or "nothing"
         kept_aside = f" {values['export']['aside']} of the reviewed cases were kept aside; what the adapter read worse there was left to the base: {left}."
+        tuned = values["finetune"]
+        unjudged = sorted({*tuned["answers_for"]} - {*tuned["loss_on_validation"]})
+        kept_aside += f" None of them holds the {' and the '.join(unjudged)}, so the adapter answers for it untried." if unjudged else ""
     lines = [
         f"{count} cases of the {reviewed} list were reviewed ({values['export']['structures']} structures exported), {others} cases of the {scored} list "
         f"scored before and after; {values['finetune']['steps']} steps of fine-tuning took {minutes['finetune']:.0f} minutes (threads: "
