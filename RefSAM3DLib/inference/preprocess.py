@@ -6,8 +6,11 @@ position by construction, a box costs only its rows, and a flip of the input fli
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +22,8 @@ from ..geometry import Geometry, reorient
 from ..types import Modality, Volume
 
 Box = tuple[int, int, int, int, int, int]
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 #: A grid tilted less than this is read along its own axes: training rotates by up to 0.2 rad (11.5 degrees).
 TILT_LIMIT_DEG = 12.0
@@ -58,6 +63,17 @@ def bands(matrix: Tensor) -> list[tuple[slice, slice, Tensor]]:
         source = slice(int(columns[0]), int(columns[-1]) + 1)
         out.append((slice(start, start + len(part)), source, part[:, source].contiguous()))
     return out
+
+
+def in_single_precision(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Resampling is arithmetic with millimetres and intensities: a caller's autocast, which is meant for the network, must not reach it."""
+
+    @functools.wraps(function)
+    def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        with torch.autocast("cpu", enabled=False):
+            return function(*args, **kwargs)
+
+    return wrapped
 
 
 @dataclass(frozen=True)
@@ -102,6 +118,7 @@ class Frame:
         x, y, z = (int(n) for n in shape_xyz)
         return cls(geometry, order, flip, oriented, (z, y, x), spacing_mm, rotated, matrix)
 
+    @in_single_precision
     def read(self, array: np.ndarray, fill: float | None = None) -> Tensor:
         """Native array (D, H, W) -> working tensor (d, h, w), float32. Outside a tilted native grid: ``fill`` or the minimum."""
         view = reorient(array, self.order, self.flip)
@@ -118,6 +135,7 @@ class Frame:
         high = np.clip(high, low, np.array(self.oriented.shape_dhw[::-1]))
         return int(low[2]), int(high[2]), int(low[1]), int(high[1]), int(low[0]), int(high[0])
 
+    @in_single_precision
     def write(self, maps: Tensor, box: Box) -> tuple[Tensor, Box]:
         """Interpolate working maps (d, h, w) of the working ``box`` to the native voxels below it.
 
@@ -168,6 +186,7 @@ class Frame:
         return out[0], out[1], out[2], out[3], out[4], out[5]
 
 
+@in_single_precision
 def read_at_once(array: np.ndarray, frames: list[Frame]) -> list[Tensor]:
     """:meth:`Frame.read` of several frames of one native grid, in one pass over its voxels where they are not tilted."""
     if frames[0].rotated:

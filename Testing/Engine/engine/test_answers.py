@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_engine import BOTH, blocks, encoded, make_engine
 
 from RefSAM3DLib.checkpoint import Checkpoint, save_checkpoint
@@ -149,6 +150,17 @@ def test_union_and_difference_are_made_of_the_same_probabilities(shared) -> None
     np.testing.assert_allclose(union.probability.astype(float), np.maximum(a, b), **near)
     np.testing.assert_allclose(rest.probability.astype(float), np.minimum(a, 1 - b), **near)
     assert rest.mask.sum() < left.mask.sum()
+
+
+def test_autocast_around_the_engine_reaches_the_network_alone(checkpoint: Checkpoint) -> None:
+    for volume in (blocks(), blocks((12, 14, 16), (13.0, 14.0, 12.0))):
+        exact = RefSAM3DEngine(checkpoint, "cpu").segment(volume, ["brainstem"], probability=True)[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            half = RefSAM3DEngine(checkpoint, "cpu").segment(volume, ["brainstem"], probability=True)[0]
+        assert exact.mask.any()
+        assert half.presence != exact.presence, "the network itself ran in half precision"
+        assert half.presence == pytest.approx(exact.presence, abs=0.05)
+        assert np.abs(half.probability.astype(float) - exact.probability).mean() < 0.02
 
 
 def test_oblique_volume_is_answered_where_it_lies(checkpoint: Checkpoint) -> None:
