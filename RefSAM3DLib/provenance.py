@@ -13,6 +13,8 @@ from . import __version__
 from .types import PromptResult, Verdict
 
 PREFIX = "RefSAM3D."
+#: Which tag (without the prefix) names what of the weights that made a segment, see :func:`model_values`.
+MODEL_TAGS: Mapping[str, str] = {"name": "Model", "sha256": "ModelSHA256", "adapter": "Adapter", "adapter_sha256": "AdapterSHA256"}
 #: Made from a text alone; with a person's share in the voxels it is half automatic (DICOM's Segment Algorithm Type).
 AUTOMATIC, SEMIAUTOMATIC = "AUTOMATIC", "SEMIAUTOMATIC"
 #: Terminology context of Slicer that has laterality for paired organs and most types.

@@ -17,11 +17,8 @@ from ..batch.folder_state import JOURNAL, case_folder
 from ..batch.pictures import draw_structure, grey_window, write_pictures
 from ..batch.run_manifest import prepare_folder, start_run
 from ..places import box_of, look_at
-from ..provenance import AUTOMATIC, model_values
+from ..provenance import AUTOMATIC, MODEL_TAGS, model_values
 from ..types import PromptResult, Verdict
-
-#: Which tag (in lower case) names what of the weights.
-_MODEL_TAGS = {"name": "model", "sha256": "modelsha256", "adapter": "adapter", "adapter_sha256": "adaptersha256"}
 
 
 def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation: Path | str, series: str = "", name: str = "") -> Path:
@@ -49,7 +46,7 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
         tags = {str(k).rsplit(".", 1)[-1].lower(): v for k, v in dict(tags).items()}
         # A segment without the tag came from another program or from a person: it is not called automatic.
         assisted = tags.get("segmentalgorithmtype") != AUTOMATIC
-        own = model_values({key: tags.get(tag, "") for key, tag in _MODEL_TAGS.items()})
+        own = model_values({key: tags.get(tag.lower(), "") for key, tag in MODEL_TAGS.items()})
         model = model if model.get("sha256") else own
         verdict = str(tags.get("verdict", "present" if mask.any() else "absent")).lower()
         row: dict[str, Any] = {

@@ -13,15 +13,12 @@ from slicer.i18n import tr as _
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.geometry import Geometry
 from RefSAM3DLib.places import box_of
-from RefSAM3DLib.provenance import AUTOMATIC
+from RefSAM3DLib.provenance import AUTOMATIC, MODEL_TAGS
 
 from ..edit_watch import start as editWatch
 from ..edit_watch import tagOf
 from ..provenance import clean
 from ..volume_bridge import ijkToWorld, shapeOf
-
-#: Which tag names what of the weights that made a segment.
-_MODEL_TAGS = {"name": "Model", "sha256": "ModelSHA256", "adapter": "Adapter", "adapter_sha256": "AdapterSHA256"}
 
 
 def geometryOf(volumeNode: Any) -> Geometry:
@@ -110,7 +107,7 @@ def exportCurrent(volumeNode: Any, segmentationNode: Any, folder: Path) -> tuple
         mask = segmentArray(segmentationNode, segmentID, volumeNode)
         if not mask.any():
             continue
-        tags = {key: _tag(segment, f"RefSAM3D.{key}") for key in ("Prompt", "Verdict", "Presence", "Confidence", *_MODEL_TAGS.values())}
+        tags = {key: _tag(segment, f"RefSAM3D.{key}") for key in ("Prompt", "Verdict", "Presence", "Confidence", *MODEL_TAGS.values())}
         verdict = tags["Verdict"].lower()
         results.append(
             PromptResult(
@@ -127,7 +124,7 @@ def exportCurrent(volumeNode: Any, segmentationNode: Any, folder: Path) -> tuple
                 details={
                     "assisted": tagOf(segmentationNode, segmentID) != AUTOMATIC,
                     "reviewer": _tag(segment, "RefSAM3D.Reviewer"),
-                    "model": model_values({key: tags[tag] for key, tag in _MODEL_TAGS.items()}),
+                    "model": model_values({key: tags[tag] for key, tag in MODEL_TAGS.items()}),
                 },
             )
         )
