@@ -70,6 +70,8 @@ class DecoderConfig:
     channels: int = 16
     #: cached: channels of the pixel features that the mask embedding multiplies, per sub-voxel position.
     pixel_dim: int = 16
+    #: cached: channels of one more convolution at stride 2 that the pixel features are read from beside its input; 0 leaves it out.
+    detail_channels: int = 0
     #: paper: layers of SAM's two-way transformer.
     two_way_depth: int = 2
 

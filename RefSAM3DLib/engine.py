@@ -132,7 +132,7 @@ class RefSAM3DEngine:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def resolve(self, prompts: Sequence[str]) -> list[ResolvedPrompt]:
+    def resolve(self, prompts: Sequence[str] | str) -> list[ResolvedPrompt]:
         """What the prompts mean to this checkpoint; nothing is computed."""
         return resolve_all(prompts, self.vocabulary)
 
@@ -163,7 +163,7 @@ class RefSAM3DEngine:
     def segment(
         self,
         volume: Volume | VolumeEmbedding,
-        prompts: Sequence[str],
+        prompts: Sequence[str] | str,
         progress: Progress | None = None,
         cancel: Cancel | None = None,
         probability: bool = False,
@@ -173,7 +173,7 @@ class RefSAM3DEngine:
         """Answer prompts, one result per resolved prompt, in order.
 
         Args:
-            volume: a volume, or the embedding of one (then nothing of it is computed twice).
+            volume: a volume, or the embedding of one (then nothing of it is computed twice). prompts: several, or one string.
             probability: also return the probability volume. allow_unknown: draw prompts that are not in the vocabulary.
             roi: native half-open (k0, k1, j0, j1, i0, i1); results are cut to it, and fine tiles are computed only there.
 

@@ -22,7 +22,7 @@ class BatchOptions:
     """Options of a batch.
 
     Attributes:
-        prompts: for cases that bring none. allow_unknown: draw prompts outside the vocabulary too.
+        prompts: for cases that bring none, a single string is one. allow_unknown: draw prompts outside the vocabulary too.
         modality: of all images; "" to go by the list or the file. probability: keep each structure's probability volume beside the mask.
         engine: ``module:function`` that makes the engine of a worker. engine_arguments: its keywords (model, adapter, device).
         workers: processes on this machine; 0 works in the calling process. ray_address: use a Ray cluster instead.
@@ -44,6 +44,10 @@ class BatchOptions:
     pseudonyms: bool = False
     show_identifiers: bool = False
 
+    def __post_init__(self) -> None:
+        one: Any = self.prompts
+        object.__setattr__(self, "prompts", (one,) if isinstance(one, str) else tuple(one))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON and for other processes."""
         return asdict(self)
@@ -51,7 +55,7 @@ class BatchOptions:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> BatchOptions:
         """Inverse of :meth:`as_dict`."""
-        return cls(**{**values, "prompts": tuple(values.get("prompts", ()))})
+        return cls(**values)
 
     def fingerprint(self, input_sha256: str, prompts: tuple[str, ...], case: Case, engine: dict[str, Any]) -> str:
         """Equal for two cases if the result would be the same: image, prompts, options that matter, model, version."""

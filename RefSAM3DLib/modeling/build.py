@@ -21,7 +21,9 @@ def build_model(config: ModelConfig) -> RefSAM3D:
     pixel_path = mask_embedding = paper_decoder = None
     if decoder.kind == "cached":
         skips = encoder.stem.widths if encoder.stem is not None else []
-        pixel_path = PixelPath(image.level_dim, image.patch_size, decoder.channels, decoder.pixel_dim, skips, image.in_channels)
+        pixel_path = PixelPath(
+            image.level_dim, image.patch_size, decoder.channels, decoder.pixel_dim, skips, image.in_channels, decoder.detail_channels
+        )
         mask_embedding = MaskEmbedding(prompt.prompt_dim, prompt.fused_dim, decoder.pixel_dim)
     else:
         paper_decoder = PaperDecoder(

@@ -84,12 +84,13 @@ def resolve(text: str, vocabulary: Vocabulary) -> list[ResolvedPrompt]:
     return _without_repeats(results)
 
 
-def resolve_all(texts: Iterable[str], vocabulary: Vocabulary) -> list[ResolvedPrompt]:
-    """Resolve several texts in order; a text that was typed twice counts once.
+def resolve_all(texts: Iterable[str] | str, vocabulary: Vocabulary) -> list[ResolvedPrompt]:
+    """Resolve several texts in order; a text that was typed twice counts once, and a single string is one text (not its letters).
 
     Raises:
         PromptError: see :func:`check_prompt`; nothing is resolved then.
     """
+    texts = [texts] if isinstance(texts, str) else texts
     return [result for text in dict.fromkeys(check_prompt(text) for text in texts) for result in resolve(text, vocabulary)]
 
 

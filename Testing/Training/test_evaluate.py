@@ -144,7 +144,7 @@ def test_every_command_explains_itself_with_an_example():
     from refsam3d_training.__main__ import parser
 
     commands = next(a for a in parser()._actions if a.dest == "command").choices
-    assert {"prepare", "train", "finetune", "evaluate", "baseline", "compare", "fewshot", "calibrate", "export", "average", "curves"} == set(commands)
+    assert {"prepare", "train", "finetune", "evaluate", "baseline", "compare", "fewshot", "calibrate", "export", "average", "widen", "curves"} == set(commands)
     for name, command in commands.items():
         text = " ".join(command.format_help().split())
         assert f"example: python -m refsam3d_training {name} " in text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from RefSAM3DLib.errors import RefSAM3DError
 
-from .commands import average, baseline, calibrate, compare, curves, data_folder, evaluate, export, fewshot, finetune, prepare, train
+from .commands import average, baseline, calibrate, compare, curves, data_folder, evaluate, export, fewshot, finetune, prepare, train, widen
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,6 +100,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("models", type=Path, nargs="+", help="model files of one network and one vocabulary")
     one.add_argument("-o", "--output", type=Path, required=True)
     one.add_argument("--shares", type=float, nargs="+", help="share of each file, together 1 (default: equal)")
+    one.add_argument("--overwrite", action="store_true")
+
+    one = add(widen, "Resources/Models/refsam3d-small.safetensors -o runs/wide.safetensors", data=False)
+    one.add_argument("base", type=Path, help="model file whose decoder is narrower than the configuration's")
+    one.add_argument("--model", default="vit_t", help="name of a configuration in Resources/Configs (default: vit_t)")
+    one.add_argument("-o", "--output", type=Path, required=True)
+    one.add_argument("--seed", type=int, default=0, help="of the new channels")
     one.add_argument("--overwrite", action="store_true")
 
     one = add(export, "runs/default -o Resources/Models/refsam3d-small.safetensors --calibration runs/default/calibration.json")

@@ -117,6 +117,15 @@ def average(args: argparse.Namespace) -> int:
     return 0
 
 
+def widen(args: argparse.Namespace) -> int:
+    """Write a model file with a wider decoder that answers as before; `train --init` lets the new channels learn."""
+    from .widen import widen as run
+
+    values = run(args.base, args.model, args.output, args.seed, args.overwrite)
+    logging.info("%s: %.2f MB, %d more parameters, sha256 %s", args.output, values["bytes"] / 1e6, values["new_parameters"], values["sha256"])
+    return 0
+
+
 def finetune(args: argparse.Namespace) -> int:
     """Train adapters on a few reviewed cases and write them as a small file that belongs to its base."""
     from RefSAM3DLib.engine import DEFAULT_MODEL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from readings import ANTERIOR, LEFT, POSTERIOR, RIGHT, VOCABULARY, WORDINGS, known
 
+from RefSAM3DLib.batch.options import BatchOptions
 from RefSAM3DLib.errors import PromptError
 from RefSAM3DLib.text.prompts import MAX_CHARACTERS, complete, resolve, resolve_all
 from RefSAM3DLib.text.vocabulary import Structure, Vocabulary
@@ -293,6 +294,12 @@ def test_resolve_all_keeps_the_order_and_drops_repeated_texts():
     texts = ["larynx", "parotids", " larynx ", "voice box"]
     assert [result.resolved for result in resolve_all(texts, VOCABULARY)] == ["larynx", LEFT, RIGHT, "larynx"]
     assert resolve_all([], VOCABULARY) == []
+
+
+def test_one_string_is_one_prompt_and_not_its_letters():
+    assert [result.resolved for result in resolve_all("spinal cord", VOCABULARY)] == ["spinal cord"]
+    assert BatchOptions(prompts="spinal cord").prompts == ("spinal cord",)
+    assert BatchOptions(prompts=["larynx", "mandible"]).prompts == ("larynx", "mandible")
 
 
 def test_resolve_all_refuses_before_it_resolves():

@@ -1,0 +1,78 @@
+"""A wider decoder that begins as the narrower one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from refsam3d_training.__main__ import main
+from refsam3d_training.export import tensors_sha256
+from refsam3d_training.widen import EMBEDDING, widen, widened
+
+from RefSAM3DLib.checkpoint import load_checkpoint
+from RefSAM3DLib.errors import ConfigError
+
+
+@pytest.fixture
+def wider(tiny_model):
+    """The tiny model, and a configuration whose decoder has more of both."""
+    base = load_checkpoint(tiny_model)
+    return base, dataclasses.replace(base.config, decoder=dataclasses.replace(base.config.decoder, pixel_dim=7, detail_channels=3))
+
+
+def masks(model, prompts: int = 2) -> torch.Tensor:
+    """What a network draws on one tile of noise."""
+    torch.manual_seed(0)
+    features, pixels = model.encode_image(torch.randn(1, 3, 32, 32, 32), torch.tensor([0]))
+    return model.forward_tile(features, pixels, 0, model.encode_text(torch.randint(2, 20, (prompts, 6)))).mask
+
+
+def test_the_wider_network_draws_the_same_and_its_new_channels_can_learn(wider):
+    base, config = wider
+    wide = dataclasses.replace(base, config=config, state=widened(base, config)).build()
+    before = masks(base.build())
+    torch.testing.assert_close(masks(wide), before)
+    wide.requires_grad_(True)
+    masks(wide).square().mean().backward()
+    rows = wide.mask_embedding.layers[2].weight.grad[:-1].unflatten(0, (8, -1))
+    old = base.config.decoder.pixel_dim
+    assert rows[:, old:].abs().max() > 0, "prompts must be able to take from the new pixel features"
+    with torch.no_grad():
+        wide.mask_embedding.layers[2].weight[:-1].unflatten(0, (8, -1))[:, old:].add_(0.1)
+    wide.zero_grad()
+    drawn = masks(wide)
+    assert not torch.allclose(drawn, before)
+    drawn.square().mean().backward()
+    assert wide.pixel_path.detail[0].weight.grad.abs().max() > 0
+
+
+def test_the_command_keeps_calibration_and_says_what_it_came_from(tiny_model, tmp_path, monkeypatch):
+    base = load_checkpoint(tiny_model)
+    values = {**base.config.to_dict(), "decoder": {**dataclasses.asdict(base.config.decoder), "pixel_dim": 9, "detail_channels": 2}}
+    (tmp_path / "Configs").mkdir()
+    (tmp_path / "Configs" / "wider.json").write_text(json.dumps(values), encoding="utf-8")
+    monkeypatch.setattr("refsam3d_training.widen.resource_path", tmp_path.joinpath)
+    out = tmp_path / "wide.safetensors"
+    assert main(["widen", str(tiny_model), "--model", "wider", "-o", str(out)]) == 0
+    wide = load_checkpoint(out)
+    assert wide.config.decoder.pixel_dim == 9
+    assert wide.calibration == base.calibration
+    assert wide.card["widened_from"]["sha256"] == base.sha256
+    assert wide.card["tensors_sha256"] == tensors_sha256(wide.state)
+    assert len(wide.state[f"{EMBEDDING}.bias"]) == 8 * 9 + 1
+    again = tmp_path / "again.safetensors"
+    widen(tiny_model, "wider", again)
+    assert tensors_sha256(load_checkpoint(again).state) == tensors_sha256(wide.state), "the same seed draws the same new channels"
+
+
+@pytest.mark.parametrize("changes", [{"pixel_dim": 4}, {"pixel_dim": 2, "detail_channels": 4}, {"pixel_dim": 9, "channels": 4}, {"kind": "paper"}])
+def test_what_cannot_grow_is_refused(tiny_model, tmp_path, monkeypatch, changes):
+    base = load_checkpoint(tiny_model)
+    values = {**base.config.to_dict(), "decoder": {**dataclasses.asdict(base.config.decoder), **changes}}
+    (tmp_path / "other.json").write_text(json.dumps(values), encoding="utf-8")
+    monkeypatch.setattr("refsam3d_training.widen.resource_path", lambda *parts: tmp_path / parts[-1])
+    with pytest.raises(ConfigError, match="greater pixel_dim"):
+        widen(tiny_model, "other", tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()

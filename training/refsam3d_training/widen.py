@@ -1,0 +1,92 @@
+"""A wider decoder that begins as the narrower one, so that a trained model can grow without starting again [ours; no step of the paper].
+
+Chen et al., Net2Net, 2016: new channels are added in such a way that the function stays the same. Here new pixel features are drawn at
+random and every prompt multiplies them with zero; training first learns what to take from them, then what they should be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from RefSAM3DLib.atomic import write_aside
+from RefSAM3DLib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from RefSAM3DLib.config import DecoderConfig, ModelConfig
+from RefSAM3DLib.errors import ConfigError
+from RefSAM3DLib.modeling.build import build_model
+from RefSAM3DLib.resources import resource_path
+
+from .export import tensors_sha256
+from .model_card import LIMITS, card_markdown
+
+PIXELS, EMBEDDING = "pixel_path.pixels", "mask_embedding.layers.2"
+SUB_POSITIONS = 8
+
+
+def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
+    """Write ``base`` with the decoder of a configuration of ``Resources/Configs``; calibration and scores stay, since the answers do.
+
+    Returns:
+        sha256, bytes and new_parameters.
+
+    Raises:
+        ConfigError: the configuration differs in more than ``pixel_dim`` and ``detail_channels``, or is not wider in them.
+    """
+    checkpoint = load_checkpoint(base)
+    decoder = ModelConfig.load(resource_path("Configs", f"{model}.json")).decoder
+    config = dataclasses.replace(checkpoint.config, decoder=decoder)
+    _check(checkpoint, decoder)
+    torch.manual_seed(seed)
+    state = widened(checkpoint, config)
+    started = {"name": checkpoint.config.name, "sha256": checkpoint.sha256, "decoder": dataclasses.asdict(checkpoint.config.decoder)}
+    digest = tensors_sha256(state)
+    card = {**checkpoint.card, "limits": list(LIMITS), "tensors_sha256": digest, "widened_from": started}
+    if "scores" in card:
+        card["scores"] = {**card["scores"], "tensors_sha256": digest}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    sha256 = save_checkpoint(dataclasses.replace(checkpoint, config=config, state=state, card=card), output, overwrite)
+    size = output.stat().st_size
+    with write_aside(output.with_suffix(".md"), overwrite=True) as aside:
+        aside.write_text(card_markdown(config.name, card, sha256, size), encoding="utf-8")
+    new = sum(v.numel() for v in state.values()) - sum(v.numel() for v in checkpoint.state.values())
+    return {"sha256": sha256, "bytes": size, "new_parameters": new}
+
+
+def _check(checkpoint: Checkpoint, decoder: DecoderConfig) -> None:
+    own = checkpoint.config.decoder
+    alike = dataclasses.replace(own, pixel_dim=decoder.pixel_dim, detail_channels=decoder.detail_channels)
+    wider = decoder.pixel_dim > own.pixel_dim and decoder.detail_channels >= own.detail_channels == 0
+    if decoder.kind != "cached" or alike != decoder or not wider:
+        raise ConfigError(
+            f"The decoder of '{checkpoint.path}' ({own}) cannot grow to {decoder}; name a configuration of a 'cached' decoder that has a "
+            f"greater pixel_dim, and adds detail_channels, and is the same in everything else."
+        )
+
+
+def widened(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Tensor]:
+    """The state of ``config``'s network that computes what ``checkpoint`` computes.
+
+    New pixel features keep the random weights of a new network. Of an old one, weights from new channels are zero; of a prompt's
+    embedding, the rows of new pixel features are zero.
+    """
+    fresh = build_model(config).state_dict()
+    state = {name: checkpoint.state.get(name, value).clone() for name, value in fresh.items()}
+
+    old = checkpoint.state[f"{PIXELS}.weight"]
+    weight = fresh[f"{PIXELS}.weight"].clone()
+    weight[: len(old)] = 0
+    weight[: len(old), : old.shape[1]] = old.float()
+    bias = torch.zeros(len(weight))
+    bias[: len(old)] = checkpoint.state[f"{PIXELS}.bias"].float()
+    state |= {f"{PIXELS}.weight": weight, f"{PIXELS}.bias": bias}
+
+    for part in ("weight", "bias"):
+        narrow = checkpoint.state[f"{EMBEDDING}.{part}"].float()
+        wide = torch.zeros(SUB_POSITIONS, len(weight), *narrow.shape[1:])
+        wide[:, : len(old)] = narrow[:-1].unflatten(0, (SUB_POSITIONS, -1))
+        state[f"{EMBEDDING}.{part}"] = torch.cat([wide.flatten(0, 1), narrow[-1:]])
+    return state
