@@ -90,19 +90,30 @@ def test_compare_command_writes_both_tables_and_refuses_another_split(tmp_path, 
     assert "cannot be read" in capsys.readouterr().err
 
 
-def test_rows_of_sets_that_are_not_measured_anew_are_kept_of_the_same_weights_alone(tmp_path, capsys):
-    ours = {"split": "test", "model": {"tensors_sha256": "a" * 64}, "records": records(0.05, 0.01), **summary()}
-    theirs = {"split": "test", "grid": "head_neck", "seed": 0, "records": records(0, 0)}
-    old = [{"title": "hippocampus", "grid": "hippocampus", "ours": 0.8, "reference": 0.9, "difference": -0.1, "interval": [-0.2, 0.0], "n": 2,
-            "margin": 0.01, "verdict": "undecided"}, {"title": "stale", "grid": "head_neck"}]  # fmt: skip
-    earlier = {"split": "test", "model": ours["model"], "rows": old, "references": [{"grid": "hippocampus"}, {"grid": "head_neck"}]}
-    for name, values in (("ours", ours), ("theirs", theirs), ("earlier", earlier), ("other", {**earlier, "model": {"tensors_sha256": "b" * 64}})):
+def test_references_of_an_earlier_comparison_are_paired_with_later_weights(tmp_path, capsys):
+    first = {"split": "test", "model": {"tensors_sha256": "a" * 64}, "records": records(0.05, 0.01), **summary()}
+    later = {"split": "test", "model": {"tensors_sha256": "b" * 64}, "records": records(0.02, 0.02, seed=1), **summary()}
+    theirs = {"split": "test", "grid": "head_neck", "seed": 0, "step": 90, "records": records(0, 0.01, seed=2)}
+    for name, values in (("first", first), ("later", later), ("theirs", theirs)):
         (tmp_path / f"{name}.json").write_text(json.dumps(values))
-    command = ["compare", str(tmp_path / "ours.json"), "--baseline", str(tmp_path / "theirs.json"), "-o", str(tmp_path / "out.json"), "--keep"]
-    assert main([*command, str(tmp_path / "earlier.json")]) == 0
-    result = json.loads((tmp_path / "out.json").read_text())
-    assert [r["title"] for r in result["rows"]] == ["hippocampus", "larynx"]
-    assert [r["grid"] for r in result["references"]] == ["hippocampus", "head_neck"]
-    assert "| hippocampus | 0.800 | 0.900 |" in (tmp_path / "out.md").read_text()
-    assert main([*command, str(tmp_path / "other.json")]) == 1
+
+    def compared(ours, out, *options):
+        return main(["compare", str(tmp_path / f"{ours}.json"), "-o", str(tmp_path / out), *options])
+
+    assert compared("first", "earlier.json", "--baseline", str(tmp_path / "theirs.json")) == 0
+    assert compared("later", "kept.json", "--keep", str(tmp_path / "earlier.json")) == 0
+    assert compared("later", "anew.json", "--baseline", str(tmp_path / "theirs.json")) == 0
+    kept, anew, earlier = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("kept", "anew", "earlier"))
+    assert kept["rows"] == anew["rows"] != earlier["rows"]
+    assert kept["references"] == anew["references"] == earlier["references"]
+    assert kept["references"][0]["step"] == 90
+
+    assert compared("later", "replaced.json", "--baseline", str(tmp_path / "theirs.json"), "--keep", str(tmp_path / "earlier.json")) == 0
+    assert len(json.loads((tmp_path / "replaced.json").read_text())["references"]) == 1, "one that is measured anew is not counted twice"
+
+    del earlier["references"][0]["records"]
+    (tmp_path / "earlier.json").write_text(json.dumps(earlier))
+    assert compared("later", "out.json", "--keep", str(tmp_path / "earlier.json")) == 1
     assert "leave --keep out" in capsys.readouterr().err
+    assert compared("later", "out.json") == 1
+    assert "give --baseline" in capsys.readouterr().err

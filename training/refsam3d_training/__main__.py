@@ -79,9 +79,9 @@ def parser() -> argparse.ArgumentParser:
 
     one = add(compare, "runs/default/test/evaluation.json --baseline runs/dynunet_hn/baseline_evaluation.json -o runs/default/compare.json", data=False)
     one.add_argument("evaluation", type=Path, help="evaluation.json or case_scores.json of the text-prompted model")
-    one.add_argument("--baseline", type=Path, nargs="+", required=True, help="baseline_evaluation.json of each network; several of a set are seeds of one")
+    one.add_argument("--baseline", type=Path, nargs="+", default=[], help="baseline_evaluation.json of each network; several of a set are seeds of one")
     one.add_argument("-o", "--output", type=Path, required=True, help="JSON file; the tables as Markdown lie beside it")
-    one.add_argument("--keep", type=Path, help="earlier comparison of the same weights: its rows of sets without a --baseline here are taken over")
+    one.add_argument("--keep", type=Path, help="earlier comparison, of these weights or others: references of sets without a --baseline here are paired again")
     one.add_argument("--margin", type=float, help="Dice that may be lost and still counts as level (default: 0.01, sarcoma 0.02)")
 
     one = add(fewshot, "training/configs/fewshot.toml --run runs/fewshot --threads 2")

@@ -143,15 +143,23 @@ def markdown(rows: list[dict[str, Any]], wanted: list[dict[str, Any]], reference
     return "\n".join(text) + "\n"
 
 
-def _kept(earlier: dict[str, Any], ours: dict[str, Any], measured: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """Rows and references of an earlier comparison, of the grids that are not measured anew."""
-    before, now = (values["model"]["tensors_sha256"] for values in (earlier, ours))
-    if before != now or earlier["split"] != ours["split"]:
-        raise InputError(
-            f"The earlier comparison is of the weights {before[:12]} on the {earlier['split']} lists, this one of {now[:12]} on {ours['split']}; "
-            "leave --keep out, and give every reference to --baseline."
-        )
-    return {k: [row for row in earlier[k] if row["grid"] not in measured] for k in ("rows", "references")}
+def _kept(earlier: dict[str, Any], measured: set[str]) -> list[dict[str, Any]]:
+    """References of an earlier comparison, of the grids that are not measured anew; they are paired with any weights, case by case."""
+    kept = [reference for reference in earlier["references"] if reference["grid"] not in measured]
+    for reference in kept:
+        if "records" not in reference:
+            raise InputError(
+                f"The earlier comparison does not hold the single cases of the reference of '{reference['grid']}', so they cannot be paired; "
+                "leave --keep out, and give every reference to --baseline."
+            )
+    return kept
+
+
+def _as_kept(reference: dict[str, Any], split: str) -> dict[str, Any]:
+    """What a comparison keeps of a reference: how it was made, and the Dice of each case, so that later weights need no second training."""
+    settings = ("grid", "seed", "filters", "step", "steps", "parameters", "seconds", "validation_dice")
+    records = [{"case": r["case"], "structures": {n: {"dice": round(row["dice"], 4)} for n, row in r["structures"].items()}} for r in reference["records"]]
+    return {**{k: reference.get(k) for k in settings}, "split": reference.get("split", split), "records": records}
 
 
 def compare(
@@ -161,22 +169,23 @@ def compare(
 
     Args:
         ours: ``evaluation.json``. references: ``baseline_evaluation.json`` of each network; several of a grid are seeds of one.
-        earlier: a comparison of the same weights; what it says of grids that have no reference here is taken over.
+        earlier: a comparison of these weights or others, whose references are paired again where none of their grid is given here.
 
     Raises:
-        InputError: another split, no case in common, or an earlier comparison of other weights.
+        InputError: another split, no case in common, or an earlier comparison without the single cases of its references.
     """
-    kept = {"rows": [], "references": []} if earlier is None else _kept(earlier, ours, {r["grid"] for r in references})
+    references = [*references, *(_kept(earlier, {r["grid"] for r in references}) if earlier else ())]
+    if not references:
+        raise InputError("There is nothing to compare with; give --baseline, or --keep with an earlier comparison.")
     for reference in references:
         if reference["split"] != ours["split"]:
             raise InputError(f"Ours was evaluated on the {ours['split']} lists, the reference on {reference['split']}; use the same --split.")
     rows = []
     for grid in sorted({r["grid"] for r in references}):
         rows += paired_rows(ours["records"], [r["records"] for r in references if r["grid"] == grid], margin)
-    settings = ("grid", "seed", "filters", "step", "steps", "parameters", "seconds", "validation_dice")
     result = {
-        "split": ours["split"], "model": ours["model"], "rows": kept["rows"] + rows, "targets": targets(ours),
-        "references": kept["references"] + [{k: r.get(k) for k in settings} for r in references],
+        "split": ours["split"], "model": ours["model"], "rows": rows, "targets": targets(ours),
+        "references": [_as_kept(r, ours["split"]) for r in references],
     }  # fmt: skip
     write_json(output, result)
     with write_aside(output.with_suffix(".md"), overwrite=True) as aside:
