@@ -65,6 +65,9 @@ def remove_specks(mask: np.ndarray) -> np.ndarray:
     at = tuple(slice(box[2 * a], box[2 * a + 1]) for a in range(3))
     parting = sitk.ConnectedComponentImageFilter()
     parting.FullyConnectedOn()
+    # Threads cost more than they save: 12 ms against 1 ms for a brainstem, 15 ms against 3 ms for a mandible at 0.8 mm (busy machine).
+    parting.SetNumberOfThreads(1)
+    parting.SetNumberOfWorkUnits(1)
     parted = parting.Execute(sitk.GetImageFromArray(mask[at].view(np.uint8)))
     if parting.GetObjectCount() == 1:
         return mask
