@@ -22,7 +22,7 @@ from .prompt_status import readPrompt
 from .pythonqt import connect
 from .results_table import percent, verdictText
 from .runs import EngineChoice, RunOptions
-from .task import SegmentTask, TaskState
+from .task import SegmentTask, TaskState, cancelledText
 from .volume_bridge import checkVolume
 
 
@@ -182,7 +182,7 @@ class EffectController:
             self.onApply()
 
     def cancel(self) -> None:
-        """Stop the run; nothing is written."""
+        """Stop the run; nothing more is written."""
         if self.task is not None:
             self.task.cancel()
 
@@ -264,7 +264,7 @@ class EffectController:
             self.statusLabel.setText("")
             self.messages.show("error", str(task.failure))
         else:
-            self.statusLabel.setText(str(task.failure) if task.failure else _("Cancelled; nothing was changed."))
+            self.statusLabel.setText(str(task.failure) if task.failure else cancelledText(task.outcomes))
 
     @staticmethod
     def _describe(outcome: Any) -> str:

@@ -14,11 +14,15 @@ from .task import Outcome
 
 def hiddenMessage(segmentationNode: Any, outcomes: list[Outcome]) -> tuple[str, dict[str, Callable[[], None]]]:
     """A sentence and its link; empty if everything that was drawn can be seen."""
-    drawn = [outcome.segmentID for outcome in outcomes if outcome.segmentID]
-    hidden = [segmentID for segmentID in drawn if segmentationNode is not None and isHidden(segmentationNode, segmentID)]
+    if segmentationNode is None:
+        return "", {}
+    segmentation = segmentationNode.GetSegmentation()
+    drawn = dict.fromkeys(outcome.segmentID for outcome in outcomes if outcome.segmentID)
+    # Of a sequence, the frame on display may lack what another frame has: that is not hidden.
+    hidden = [segmentID for segmentID in drawn if segmentation.GetSegment(segmentID) is not None and isHidden(segmentationNode, segmentID)]
     if not hidden:
         return "", {}
-    names = ", ".join(segmentationNode.GetSegmentation().GetSegment(segmentID).GetName() for segmentID in hidden)
+    names = ", ".join(segmentation.GetSegment(segmentID).GetName() for segmentID in hidden)
     nodeID = segmentationNode.GetID()
 
     def show() -> None:

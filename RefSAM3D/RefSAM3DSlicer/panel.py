@@ -24,7 +24,7 @@ from .results_table import ResultsTable
 from .review.compare_section import CompareSection
 from .review.review_section import ReviewSection
 from .sequence_browser import browserOf
-from .task import SegmentTask, TaskState
+from .task import SegmentTask, TaskState, cancelledText
 from .volume_bridge import checkVolume
 
 
@@ -158,7 +158,7 @@ class Panel:
         button, p = self.ui.segmentButton, self.parameters
         if self.isRunning:
             button.text, button.enabled = _("Cancel"), True
-            button.toolTip = _("Stop; nothing is written")
+            button.toolTip = _("Stop; nothing more is written")
             return
         missing = ""
         if p is None or p.inputVolume is None:
@@ -235,7 +235,9 @@ class Panel:
             self.setStatus("")
             self.messages.show("error", str(task.failure), {_("Diagnostics"): self.openDiagnostics})
         else:
-            self.setStatus(_("Cancelled; nothing was changed."))
+            if any(outcome.segmentID for outcome in task.outcomes):
+                self._showResults(task)
+            self.setStatus(cancelledText(task.outcomes))
             if task.failure is not None:
                 self.messages.show("warning", str(task.failure))
         self.task = None

@@ -267,6 +267,7 @@ class EngineRunner:
         elif isinstance(message, protocol.Found):
             self._onFound(self._run, message)
         elif isinstance(message, protocol.Stopped):
+            self._link.heldKeys = []  # it may have given up an older image for the one that was cancelled
             self._endRun(RunState.CANCELLED)
         elif isinstance(message, protocol.Done):
             self._onDone(self._run, message)

@@ -54,6 +54,14 @@ class Sink(Protocol):
         """Write a little (at most 250 ms), yield the fraction done, repeat; fills ``outcomes``."""
 
 
+def cancelledText(outcomes: list[Outcome]) -> str:
+    """What a cancelled run left behind: nothing, unless it had begun to write, or frames were finished before."""
+    written = sum(1 for outcome in outcomes if outcome.segmentID)
+    if not written:
+        return _("Cancelled; nothing was changed.")
+    return _("Cancelled; {n} structures had been written before and stay.").format(n=written)
+
+
 class SegmentTask:
     """Begins when made. ``onEnd`` is called exactly once; nothing is written unless the run succeeded."""
 

@@ -168,8 +168,9 @@ def boxOfViews(volumeNode: Any, sliceNodes: list[Any] | None = None) -> Box:
             continue
         toRas = node.GetXYToRAS()
         corners = np.array([toRas.MultiplyPoint((x, y, 0, 1))[:3] for x in (0, width) for y in (0, height)])
+        along = int(np.argmax([abs(toRas.GetElement(axis, 2)) for axis in range(3)]))
         for axis in range(3):
-            if np.ptp(corners[:, axis]) > 1.0:  # mm; the axis that the view looks along has no extent
+            if axis != along:  # of the axis that a view looks along, tilted or not, it shows a slice and says nothing
                 low[axis] = max(low[axis], corners[:, axis].min())
                 high[axis] = min(high[axis], corners[:, axis].max())
     bounds = np.array(_cornersOf(volumeNode))

@@ -11,6 +11,8 @@ from .cases import Case, image_stem, slug
 #: Names that mark a folder as the output of a batch; what lies in it is no input.
 OUTPUT_MARK = "batch.json"
 _DICOM_ENDINGS = ("", ".dcm", ".ima", ".dicom")
+#: Files of a folder that are opened to see whether they are DICOM.
+_LOOKED_AT = 5
 
 
 def read_folder(folder: Path) -> tuple[list[Case], list[str]]:
@@ -29,11 +31,18 @@ def read_folder(folder: Path) -> tuple[list[Case], list[str]]:
             if stem := image_stem(name):
                 relative = (here / stem).relative_to(root)
                 cases.append(Case(name=relative.as_posix(), key=slug(stem), image=str(here / name)))
-        if any(_is_dicom(here / name) for name in sorted(files)[:5] if os.path.splitext(name)[1].lower() in _DICOM_ENDINGS):
+        candidates = [name for name in sorted(files) if _may_be_dicom(name)]
+        if any(_is_dicom(here / name) for name in candidates[:_LOOKED_AT]):
             found, complaint = _dicom_cases(here)
             cases += found
             notes += complaint
     return cases, notes
+
+
+def _may_be_dicom(name: str) -> bool:
+    """By its name: many archives name files by their UID, so that what follows the last dot is a number."""
+    ending = os.path.splitext(name)[1].lower()
+    return ending in _DICOM_ENDINGS or ending[1:].isdigit()
 
 
 def _is_dicom(path: Path) -> bool:

@@ -84,7 +84,7 @@ def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: Batch
         elif known.get("failed") == fingerprint and not options.retry_failed:
             outcome.update(status="failed_before")
         else:
-            _set_aside_older(output, folder, case.key, stored)
+            set_aside_older(output, folder, case.key, stored)
             outcome.update(status="done", **_compute(engine, engine_info, case, prompts, options, folder, outcome))
     except Cancelled:
         raise
@@ -122,7 +122,7 @@ def _outputs_exist(folder: Path, stored: dict[str, Any]) -> bool:
     return all((folder / name).is_file() for name in stored.get("outputs", [None] if "outputs" not in stored else []))
 
 
-def _set_aside_older(output: Path, folder: Path, key: str, stored: dict[str, Any] | None) -> None:
+def set_aside_older(output: Path, folder: Path, key: str, stored: dict[str, Any] | None) -> None:
     """Move a result of another input, prompt or model away; an unfinished one (no JSON) is simply written over."""
     if stored is None or not folder.exists():
         return

@@ -71,6 +71,8 @@ class FolderLock:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)  # Windows does not remove an open file: an empty record has no holder
+            with contextlib.suppress(OSError):
                 self.path.unlink()
             os.close(self._descriptor)
             self._descriptor = None

@@ -17,7 +17,8 @@ _EXPORTS = {
     "edit_metrics": ".edit_metrics",
     "export_manifest": ".export",
     "write_structured_result": ".structured_result",
-    "folder_for_segmentation": ".single",
+    "add_segmentation": ".single",
+    "check_review_folder": ".single",
 }
 __all__ = [
     "DEFAULT_REASONS",
@@ -26,10 +27,11 @@ __all__ = [
     "ReviewItem",
     "ReviewSession",
     "ReviewVerdict",
+    "add_segmentation",
     "agreement",
+    "check_review_folder",
     "edit_metrics",
     "export_manifest",
-    "folder_for_segmentation",
     "load_reasons",
     "write_structured_result",
 ]
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from .export import export_manifest
     from .queue import QueueFilter, ReviewItem
     from .session import ReviewSession
-    from .single import folder_for_segmentation
+    from .single import add_segmentation, check_review_folder
     from .structured_result import write_structured_result
     from .verdicts import DEFAULT_REASONS, ReviewVerdict, load_reasons
 

@@ -62,6 +62,10 @@ def apply_decisions(folder: Path, items: Sequence[ReviewItem], entries: Sequence
             answer = again.get("answered") or {}
             item.presence, item.confidence = answer.get("presence"), answer.get("confidence")
             item.verdict = str(again.get("answer") or item.verdict)
+            # Measures, places and probabilities of the batch's mask say nothing of this one.
+            item.volume_ml = answer.get("volume_ml", (again.get("metrics") or {}).get("volume_ml"))
+            item.centre_ras, item.worst_ras = _point(answer.get("centre_ras")), _point(answer.get("worst_ras"))
+            item.probability, item.warnings = None, tuple(answer.get("warnings", ()))
 
 
 def _point(value: Any) -> tuple[float, float, float] | None:

@@ -15,6 +15,7 @@ from ..batch.pseudonyms import Identifiers
 from ..batch.summary import collect_rows
 from ..errors import InputError
 from ..geometry import Geometry
+from ..places import look_at
 from ..provenance import engine_values, model_values
 from ..report import number_or_none
 from ..types import PromptResult, Volume
@@ -36,7 +37,7 @@ class ReviewSession:
     """Review of a folder that a batch wrote.
 
     Args:
-        folder: output folder of a batch, or of :func:`~.single.folder_for_segmentation`.
+        folder: output folder of a batch, or of :func:`~.single.add_segmentation`.
         reviewer: name that each decision is recorded with.
 
     Attributes:
@@ -205,7 +206,7 @@ class ReviewSession:
         if not wording:
             raise InputError("The new wording is empty; type what to segment.")
         _, geometry = self.machine_mask(item)
-        model = model_values(item.model if engine_info is None else engine_info, result.details)
+        model, places = model_values(item.model if engine_info is None else engine_info, result.details), look_at(result.mask, geometry)
         relative, sha256 = store_mask(self.folder, REPROMPTS, item, self.reviewer, result.mask, geometry, wording, result.resolved, model)
         extra = {
             "machine_mask": item.mask_sha256,
@@ -215,7 +216,11 @@ class ReviewSession:
             "mask": sha256,
             "wording": wording,
             "answer": str(result.verdict.value),
-            "answered": {"presence": number_or_none(result.presence), "confidence": number_or_none(result.confidence)},
+            "answered": {
+                "presence": number_or_none(result.presence), "confidence": number_or_none(result.confidence),
+                "volume_ml": round(float(result.mask.sum()) * geometry.voxel_volume_ml, 5), "warnings": list(result.warnings),
+                "centre_ras": places.get("centre_ras"), "worst_ras": places.get("worst_ras"),
+            },
             "answer_structure": result.resolved or item.structure,
             "model": model,
             "metrics": edit_metrics(self.machine_mask(item)[0], result.mask, geometry),

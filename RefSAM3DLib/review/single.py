@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,45 @@ import numpy as np
 from .. import __version__
 from ..atomic import make_folder, write_aside
 from ..batch.append_log import AppendLog, utc_now
+from ..batch.case_work import read_result, set_aside_older
 from ..batch.cases import slug
-from ..batch.content_hash import hash_file, hash_mask
+from ..batch.content_hash import hash_file, hash_mask, hash_voxels
 from ..batch.folder_state import JOURNAL, case_folder
 from ..batch.pictures import draw_structure, grey_window, write_pictures
-from ..batch.run_manifest import prepare_folder, start_run
+from ..batch.run_manifest import prepare_folder, read_manifest, start_run
+from ..errors import InputError
 from ..places import box_of, look_at
 from ..provenance import AUTOMATIC, MODEL_TAGS, model_values
 from ..types import PromptResult, Verdict
 
+#: Kind of the runs that this module notes in the manifest.
+SINGLE = "single"
 
-def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation: Path | str, series: str = "", name: str = "") -> Path:
-    """Make ``folder`` a review folder of one case from an image and its ``.seg.nrrd``; verdicts come from its tags where it has them.
+
+def check_review_folder(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder that may take single segmentations, {} for a new one.
 
     Raises:
-        InputError: image or segmentation cannot be read, or their grids differ. OutputError: the folder cannot be used.
+        InputError: it is the output of a batch, whose record would be mixed with another. OutputError: its manifest is damaged.
+    """
+    content = read_manifest(folder)
+    if any(run.get("id") != SINGLE for run in content.get("runs", [])):
+        raise InputError(f"The folder '{folder}' is the output of a batch; choose an empty or a new one for the review of a single segmentation.")
+    return content
+
+
+def add_segmentation(folder: Path | str, image: Path | str, segmentation: Path | str, series: str = "", name: str = "") -> str:
+    """Make an image and its ``.seg.nrrd`` a case of the review folder ``folder``; verdicts come from its tags where it has them.
+
+    An earlier version of the segmentation is set aside, as a batch does, and its decisions count as made about another mask. The same
+    name on another image is a case of its own.
+
+    Returns:
+        the case's key in the folder.
+
+    Raises:
+        InputError: image or segmentation cannot be read, their grids differ, or the folder is the output of a batch. OutputError: the
+            folder cannot be used.
     """
     from ..segmentation_io import read_segmentation, write_segmentation
     from ..volume_io import load_volume
@@ -34,8 +59,12 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
     volume = load_volume(image, series=series or None)
     segments, geometry = read_segmentation(segmentation, volume.geometry)
     prepare_folder(folder)
-    key = slug(name or segmentation.name.split(".")[0])
+    manifest = check_review_folder(folder)
+    fingerprint, voxels = hash_file(segmentation), hash_voxels(volume.array, volume.geometry)
+    key, stored = _place_for(folder, slug(name or segmentation.name.split(".")[0]), voxels)
     place = case_folder(folder, key)
+    if stored is not None and stored.get("fingerprint") != fingerprint:
+        set_aside_older(folder, place, key, stored)
     make_folder(place)
     window = grey_window(volume)
     rows: list[dict[str, Any]] = []
@@ -86,7 +115,6 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
         results.append(result)
     copied = f"{key}.seg.nrrd"
     write_segmentation(place / copied, results, volume, model, overwrite=True)
-    fingerprint = hash_file(segmentation)
     report = {
         "input": key if volume.dicom_files else str(image),
         "modality": volume.modality.value if volume.modality else None,
@@ -102,12 +130,13 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
         "patient": "",
         "series": "",
         "fingerprint": fingerprint,
+        "voxels_sha256": voxels,
         "segmentation": copied,
         "outputs": [copied],
     }
     with write_aside(place / f"{key}.json", overwrite=True) as aside:
         aside.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    start_run(folder, {}, {**model, "version": __version__}, {"id": "single", "command": [], "cases": 1, "options": {}})
+    start_run(folder, manifest, {**model, "version": __version__}, {"id": SINGLE, "command": [], "cases": 1, "options": {}})
     AppendLog(folder / JOURNAL).append(
         {
             "event": "done",
@@ -117,10 +146,20 @@ def folder_for_segmentation(folder: Path | str, image: Path | str, segmentation:
             "image": str(image),
             "series": series,
             "fingerprint": fingerprint,
-            "how": "single",
+            "how": SINGLE,
         }
     )
-    return folder
+    return key
+
+
+def _place_for(folder: Path, wanted: str, voxels: str) -> tuple[str, dict[str, Any] | None]:
+    """A free key or that of the same image, and what is stored under it."""
+    for number in itertools.count(1):
+        key = wanted if number == 1 else f"{wanted}-{number}"
+        stored = read_result(case_folder(folder, key), key)
+        if stored is None or stored.get("voxels_sha256") == voxels:
+            return key, stored
+    raise AssertionError("there is always another number")
 
 
 def _number(value: Any) -> float | None:

@@ -15,7 +15,7 @@ from ..places import box_of
 from ..types import PromptResult, Verdict, Volume
 from .queue import ReviewItem
 from .session import ReviewSession
-from .status import is_assisted, last_overall, structure_of
+from .status import is_assisted, last_overall, status_of, structure_of
 from .verdicts import STATUS_WORDS, ReviewVerdict
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
         raise InputError(f"There is no case '{case}' in '{session.folder}'; 'refsam3d review list' shows them.")
     counting = last_overall(session.trail.read().entries)
     decided = [(item, counting.get((item.case, item.label))) for item in items]
-    open_items = [item.structure or "failed case" for item, entry in decided if entry is None or not ReviewVerdict(entry["verdict"]).is_final]
+    open_items = [item.structure or "failed case" for item, entry in decided if not _is_decided(item, entry)]
     if open_items:
         raise InputError(f"The case '{case}' is not reviewed completely (open: {', '.join(open_items)}); decide these first.")
     folder = Path(folder)
@@ -48,11 +48,13 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
     findings, accepted = [], []
     for item, entry in decided:
         assert entry is not None
-        findings.append(_finding(item, entry))
+        volume_ml = item.volume_ml if entry.get("machine_mask") == item.mask_sha256 else None  # of the mask that was rejected
         if entry.get("mask_file") and entry["verdict"] in ("accept", "accept_edited"):
-            mask, _ = session.masks.read(session.folder / entry["mask_file"], structure_of(item, entry), entry["mask"])
+            mask, geometry = session.masks.read(session.folder / entry["mask_file"], structure_of(item, entry), entry["mask"])
+            volume_ml = round(float(mask.sum()) * geometry.voxel_volume_ml, 5)
             if mask.any():
                 accepted.append((item, entry, mask))
+        findings.append(_finding(item, entry, volume_ml))
     written = []
     report: dict[str, Any] = {
         "format": 1,
@@ -76,13 +78,20 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
     return [path, *written]
 
 
-def _finding(item: ReviewItem, entry: dict[str, Any]) -> dict[str, Any]:
+def _is_decided(item: ReviewItem, entry: dict[str, Any] | None) -> bool:
+    """Whether a decision is final and about the mask that the folder has now: a later batch may have made another one."""
+    if entry is None or not ReviewVerdict(entry["verdict"]).is_final:
+        return False
+    return status_of({"mask_sha256": item.batch_mask_sha256}, entry) != "changed"
+
+
+def _finding(item: ReviewItem, entry: dict[str, Any], volume_ml: float | None) -> dict[str, Any]:
     names = ("verdict", "reason", "comment", "reviewer", "time", "seconds", "metrics", "machine_mask", "edited_mask")
     return {
         "structure": structure_of(item, entry),
         "prompt": entry.get("prompt") or item.prompt,
         "machine": {**_machine_of(item, entry), "model": _model_of(item, entry)},
-        "volume_ml": (entry.get("metrics") or {}).get("volume_ml", item.volume_ml),
+        "volume_ml": volume_ml,
         "review": {name: entry.get(name) for name in names} | {"decision": entry["id"]},
     }
 

@@ -18,7 +18,7 @@ from ..segmentation_writer import SegmentationWriter, createSegmentation
 from ..volume_bridge import checkVolume, shapeOf
 from .review_scene import jumpTo
 from .review_widgets import button, row
-from .scene_arrays import geometryOf, segmentArray
+from .scene_arrays import checkVoxels, geometryOf, segmentArray
 
 HEADERS = (_("Structure"), _("Dice"), _("NSD 2 mm"), _("Mean mm"), _("First mL"), _("Second mL"))
 #: Columns of ``compare_masks`` and their decimals.
@@ -149,6 +149,8 @@ class CompareSection:
             if first is None or second is None or first is second:
                 raise InputError(_("Choose two different segmentations."))
             checkVolume(volumeNode)
+            checkVoxels(first)
+            checkVoxels(second)
             pairsByName(first, second)
         except RefSAM3DError as error:
             self._messages.show("error", str(error))

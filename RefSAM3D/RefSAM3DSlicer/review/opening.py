@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
 from RefSAM3DLib.errors import InputError
 
-from .scene_arrays import exportCurrent
+from .scene_arrays import exportCurrent, geometryOf
 
 
 def batchFolder(text: str) -> Path:
@@ -30,7 +31,8 @@ def folderOfCurrent(parameters: Any, reviewer: str, folderText: str) -> tuple[Pa
         RefSAM3DError: nothing is chosen, the name is empty, or the folder cannot be used.
     """
     from RefSAM3DLib.batch.cases import slug
-    from RefSAM3DLib.review import folder_for_segmentation
+    from RefSAM3DLib.batch.content_hash import hash_voxels
+    from RefSAM3DLib.review import add_segmentation, check_review_folder
     from RefSAM3DLib.review.verdicts import clean_reviewer
 
     if parameters is None or parameters.inputVolume is None or parameters.segmentation is None:
@@ -41,9 +43,13 @@ def folderOfCurrent(parameters: Any, reviewer: str, folderText: str) -> tuple[Pa
     folder, name = Path(folderText), parameters.segmentation.GetName()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "batch.json").is_file():
         raise InputError(_("The folder '{folder}' holds other files; choose an empty or a new one.").format(folder=folder))
-    image, path = exportCurrent(parameters.inputVolume, parameters.segmentation, folder.with_name(folder.name + "-input") / slug(name))
-    folder_for_segmentation(folder, image, path, name=name)
-    return folder, slug(name)
+    check_review_folder(folder)
+    volumeNode = parameters.inputVolume
+    digest = hash_voxels(slicer.util.arrayFromVolume(volumeNode), geometryOf(volumeNode))
+    # Named by its voxels: another patient's image of the same name must not replace the one that decisions were made on.
+    place = folder.with_name(folder.name + "-input") / f"{slug(name)}-{digest[:8]}"
+    image, path = exportCurrent(volumeNode, parameters.segmentation, place)
+    return folder, add_segmentation(folder, image, path, name=name)
 
 
 def offerDrafts(section: Any) -> None:

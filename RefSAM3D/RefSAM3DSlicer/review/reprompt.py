@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,16 @@ from .scene_arrays import isOnGrid
 class RepromptSink:
     """Takes the answer into the record of the review; the scene is left alone."""
 
-    def __init__(self, session: Any, item: Any, volumeNode: Any, wording: str, seconds: float, comment: str, adapter: str = "") -> None:
-        """Raises RefSAM3DError if the image is not on the mask's grid."""
+    def __init__(
+        self, session: Any, item: Any, volumeNode: Any, wording: str, seconds: float, comment: str, adapter: str = "",
+        isOpen: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        """Raises RefSAM3DError if the image is not on the mask's grid. isOpen: whether the item is still shown, its edits in the scene."""
         if not isOnGrid(volumeNode, session.machine_mask(item)[1]):
             raise InputError(_("The image in the scene has another voxel grid than the result under review; load the case's own image."))
         self.session, self.item, self.wording = session, item, wording
         self.seconds, self.comment, self._adapter = seconds, comment, adapter
-        self._volumeID = volumeNode.GetID()
+        self._volumeID, self._isOpen = volumeNode.GetID(), isOpen
 
     def watchedNodeIDs(self) -> list[str]:
         """Only the image, which the task watches anyway."""
@@ -46,6 +49,12 @@ class RepromptSink:
         result = asPromptResult(run.results[0], shapeOf(volumeNode))
         yield 0.5
         asked = self.session.find(self.item.id)
+        if not self._isOpen() and self.session.draft(asked) is not None:  # an edit of the mask that the answer would replace
+            raise InputError(
+                _("'{structure}' was edited while the question ran, so the answer was not recorded; decide about the edit, then ask again.").format(
+                    structure=asked.structure
+                )
+            )
         self.session.record_reprompt(asked, self.wording, result, self.seconds + run.elapsedS, self.comment, engineValues(run.engine, self._adapter))
         yield 1.0
 
@@ -117,7 +126,10 @@ class Reprompting:
         installer.checkVersions()
         p, volumeNode = section.parameters(), section.scene.volumeNode
         choice = engineChoice(p) if p is not None else EngineChoice()
-        sink = RepromptSink(section.session, item, volumeNode, wording, section.view.seconds, section.ui.commentEdit.text, choice.adapter)
+        sink = RepromptSink(
+            section.session, item, volumeNode, wording, section.view.seconds, section.ui.commentEdit.text, choice.adapter,
+            lambda: section.view is not None and section.view.item is not None and section.view.item.id == item.id,
+        )  # fmt: skip
         section.messages.clear()
         self.task = SegmentTask(
             engineSession.engineRunner(),
@@ -126,7 +138,7 @@ class Reprompting:
             sink,
             choice,
             RunOptions(False, p.allowUnknown if p is not None else False, None),
-            p.modality if p is not None else "",
+            item.modality or (p.modality if p is not None and p.inputVolume is volumeNode else ""),
             onProgress=self._onProgress,
             onEnd=self._onEnd,
         )

@@ -17,6 +17,7 @@ from RefSAM3DLib.provenance import AUTOMATIC, MODEL_TAGS
 
 from ..edit_watch import start as editWatch
 from ..edit_watch import tagOf
+from ..labelmaps import BINARY_LABELMAP
 from ..provenance import clean
 from ..volume_bridge import ijkToWorld, shapeOf
 
@@ -59,9 +60,25 @@ def segmentArray(segmentationNode: Any, segmentID: str, volumeNode: Any) -> np.n
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, segmentID, volumeNode) != 0
 
 
+def checkVoxels(segmentationNode: Any) -> None:
+    """Refuse a segmentation whose segments have no voxels in the scene: surfaces or contours would be taken for empty.
+
+    Raises:
+        InputError: it says what the segmentation is made of.
+    """
+    segmentation = segmentationNode.GetSegmentation()
+    hasVoxels = segmentation.GetSourceRepresentationName() == BINARY_LABELMAP or segmentation.ContainsRepresentation(BINARY_LABELMAP)
+    if segmentation.GetNumberOfSegments() and not hasVoxels:
+        raise InputError(
+            _("The segmentation '{name}' is made of {what}; convert it to a binary labelmap in the module Segmentations first.").format(
+                name=segmentationNode.GetName(), what=segmentation.GetSourceRepresentationName().lower()
+            )
+        )
+
+
 def isEmpty(segment: Any) -> bool:
     """True without a labelmap or with one that has no extent."""
-    image = segment.GetRepresentation("Binary labelmap")
+    image = segment.GetRepresentation(BINARY_LABELMAP)
     return image is None or image.IsEmpty() or image.GetPointData().GetScalars() is None
 
 
@@ -99,6 +116,7 @@ def exportCurrent(volumeNode: Any, segmentationNode: Any, folder: Path) -> tuple
     from RefSAM3DLib.segmentation_io import write_segmentation
     from RefSAM3DLib.types import PromptResult, Verdict, Volume
 
+    checkVoxels(segmentationNode)
     editWatch().lookAtAll()  # an edit of the last moment counts
     geometry, results, tags = geometryOf(volumeNode), [], {}
     segmentation = segmentationNode.GetSegmentation()

@@ -127,3 +127,13 @@ def test_manifest_prompts_only_for_what_is_labelled(tmp_path: Path) -> None:
 def test_input_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         find_cases(tmp_path / "nowhere")
+
+
+def test_dicom_files_that_are_named_by_their_uid_are_found_among_others(tmp_path: Path) -> None:
+    folder = write_dicom_series(tmp_path / "archive")
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / f"1.2.840.113619.2.55.{number}")
+    for number in range(6):
+        (folder / f"0_note_{number}.txt").write_text("first in the order")
+    cases, notes = find_cases(tmp_path)
+    assert [(case.private, bool(case.series)) for case in cases] == [(True, True)], notes

@@ -62,3 +62,18 @@ def test_record_cut_by_a_kill_does_not_block(tmp_path: Path) -> None:
     (tmp_path / "batch.lock").write_text('{"pid": 1, "ho')
     with FolderLock(tmp_path):
         pass
+
+
+def test_file_that_cannot_be_removed_has_no_holder_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows refuses to remove an open file."""
+
+    def refused(_path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        with FolderLock(tmp_path):
+            assert (tmp_path / "batch.lock").stat().st_size
+    assert (tmp_path / "batch.lock").stat().st_size == 0
+    with FolderLock(tmp_path) as lock:
+        assert lock.taken_over is None, "nobody was killed"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batch_fake_engine import FakeEngine
-from batch_volumes import write_dicom_series
+from batch_volumes import REVIEWED_PROMPTS, small_volume, write_dicom_series, write_volume
 
 from RefSAM3DLib.batch import BatchOptions, run_batch
 from RefSAM3DLib.errors import InputError, OutputError
@@ -80,7 +80,25 @@ def test_export_names_a_re_prompted_structure_as_its_reviewer_saw_it(folder: Pat
     for label in (1, 2):
         session.decide(session.find(f"case_0/{label}"), "reject", reason="leak")
     (path,) = write_structured_result(colleague, "case_0", tmp_path / "new" / "folder")
-    assert [(f["structure"], f["prompt"]) for f in json.loads(path.read_text())["findings"]][2] == ("larynx", "larynx")
+    signed = json.loads(path.read_text())["findings"][2]
+    assert (signed["structure"], signed["prompt"]) == ("larynx", "larynx")
+    mask, geometry = session.machine_mask(item)
+    assert mask.any()
+    assert signed["volume_ml"] == pytest.approx(mask.sum() * geometry.voxel_volume_ml), "of the mask that was accepted, not of the batch's"
+
+
+def test_masks_that_nobody_has_seen_are_not_signed_off(folder: Path, tmp_path: Path) -> None:
+    from RefSAM3DLib.review import write_structured_result
+
+    session = ReviewSession(folder, "A")
+    for item in [i for i in session.items if i.case == "case_0"]:
+        session.decide(item, "reject", reason="leak")
+    write_structured_result(session, "case_0", tmp_path / "before")
+    write_volume(tmp_path / "in" / "case_0.nii.gz", small_volume(9), seed=9)
+    run_batch(tmp_path / "in", folder, BatchOptions(prompts=REVIEWED_PROMPTS, engine="batch_fake_engine:make", workers=0))
+    with pytest.raises(InputError, match=r"not reviewed completely.*brainstem"):
+        write_structured_result(ReviewSession(folder, "A"), "case_0", tmp_path / "after")
+    assert not (tmp_path / "after").exists()
 
 
 def test_export_that_fails_half_way_leaves_nothing(folder: Path, tmp_path: Path) -> None:

@@ -143,6 +143,11 @@ def test_new_wording_is_run_recorded_and_then_under_review(folder: Path) -> None
     (_, _, tags), *_ = session.masks.segments(item.segmentation)[0]
     told = [tags[name] for name in ("DICOM.SegmentAlgorithmType", "RefSAM3D.Reviewer", "RefSAM3D.Prompt", "RefSAM3D.Resolved")]
     assert told == ["AUTOMATIC", "A", "larynx", "larynx"]
+    voxel_ml = session.machine_mask(item)[1].voxel_volume_ml
+    assert item.volume_ml == pytest.approx(result.mask.sum() * voxel_ml)
+    assert item.probability is None, "that of the other wording"
+    inside = np.linalg.inv(session.machine_mask(item)[1].ijk_to_ras) @ [*item.centre_ras, 1.0]
+    assert result.mask[tuple(int(v) for v in np.round(inside[2::-1]))], "the place to look at is in the new mask"
     entry = session.decide(item, "accept")
     assert entry["mask_file"].startswith("review/reprompts/")
     reopened = ReviewSession(folder, "A").find("case_0/3")

@@ -10,8 +10,9 @@ import pytest
 from batch_fake_engine import FakeEngine
 from batch_volumes import write_volume
 
+from RefSAM3DLib.batch import BatchOptions, run_batch
 from RefSAM3DLib.errors import InputError
-from RefSAM3DLib.review import ReviewSession, folder_for_segmentation
+from RefSAM3DLib.review import ReviewSession, add_segmentation
 
 
 def segmentation(tmp_path: Path) -> tuple[Path, Path]:
@@ -27,7 +28,8 @@ def segmentation(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_segmentation_is_reviewed_like_a_case_of_a_batch(tmp_path: Path) -> None:
     image, path = segmentation(tmp_path)
-    folder = folder_for_segmentation(tmp_path / "review", image, path)
+    folder = tmp_path / "review"
+    assert add_segmentation(folder, image, path) == "scan"
     session = ReviewSession(folder, "A")
     assert [item.structure for item in session.queue()] == ["brainstem", "larynx"]
     item = session.find("scan/2")
@@ -54,7 +56,8 @@ def test_what_a_person_drew_before_the_review_is_never_called_automatic(tmp_path
     head, mark, rest = raw.rpartition(b"DICOM.SegmentAlgorithmType:AUTOMATIC")
     path.write_bytes(head + b"Nothing:here" + rest)
     assert mark
-    session = ReviewSession(folder_for_segmentation(tmp_path / "review", image, path), "A")
+    add_segmentation(tmp_path / "review", image, path)
+    session = ReviewSession(tmp_path / "review", "A")
     assert [item.assisted for item in session.items] == [True, True]
     copied, _ = read_segmentation(session.items[0].segmentation)
     assert [tags["DICOM.SegmentAlgorithmType"] for _, _, tags in copied] == ["SEMIAUTOMATIC"] * 2
@@ -68,4 +71,48 @@ def test_segmentation_on_another_grid_is_refused(tmp_path: Path) -> None:
     _, path = segmentation(tmp_path)
     other = write_volume(tmp_path / "other.nii.gz", seed=4)
     with pytest.raises(InputError, match=r"lies outside|another grid"):
-        folder_for_segmentation(tmp_path / "review", other, path)
+        add_segmentation(tmp_path / "review", other, path)
+
+
+def test_output_of_a_batch_is_not_mixed_with_a_single_segmentation(tmp_path: Path) -> None:
+    image, path = segmentation(tmp_path)
+    (tmp_path / "in").mkdir()
+    write_volume(tmp_path / "in" / "scan.nii.gz", seed=3)
+    run_batch(tmp_path / "in", tmp_path / "out", BatchOptions(prompts=("brainstem",), engine="batch_fake_engine:make", workers=0))
+    before = (tmp_path / "out" / "batch.json").read_bytes()
+    with pytest.raises(InputError, match="output of a batch"):
+        add_segmentation(tmp_path / "out", image, path)
+    assert (tmp_path / "out" / "batch.json").read_bytes() == before
+
+
+def test_a_second_segmentation_keeps_what_the_first_one_was_decided_on(tmp_path: Path) -> None:
+    from RefSAM3DLib.segmentation_io import write_segmentation
+    from RefSAM3DLib.volume_io import load_volume
+
+    image, path = segmentation(tmp_path)
+    folder = tmp_path / "review"
+    assert add_segmentation(folder, image, path) == "scan"
+    session = ReviewSession(folder, "A")
+    entry = session.decide(session.find("scan/1"), "accept")
+    assert add_segmentation(folder, image, path) == "scan", "the same again changes nothing"
+    assert ReviewSession(folder, "A").find("scan/1").status == "accept"
+
+    (tmp_path / "other").mkdir()
+    other = write_volume(tmp_path / "other" / "scan.nii.gz", seed=4)
+    write_segmentation(tmp_path / "other" / "scan.seg.nrrd", FakeEngine().segment(load_volume(other), ["mandible"]), load_volume(other), {})
+    assert add_segmentation(folder, other, tmp_path / "other" / "scan.seg.nrrd") == "scan-2", "another patient's image is another case"
+    session = ReviewSession(folder, "A")
+    assert session.find("scan/1").status == "accept"
+    assert session.find("scan-2/1").structure == "mandible"
+
+    volume = load_volume(image)
+    write_segmentation(path, FakeEngine().segment(volume, ["larynx"]), volume, {}, overwrite=True)
+    assert add_segmentation(folder, image, path) == "scan"
+    assert ReviewSession(folder, "A").find("scan/1").status == "changed"
+    (kept,) = (folder / "superseded").glob("scan-*/scan.seg.nrrd")
+    from RefSAM3DLib.batch.content_hash import hash_mask
+    from RefSAM3DLib.segmentation_io import read_segmentation
+
+    segments, geometry = read_segmentation(kept)
+    assert entry["mask"] in {hash_mask(mask, geometry) for _, mask, _ in segments}
+    assert [run["id"] for run in json.loads((folder / "batch.json").read_text())["runs"]] == ["single"] * 4
