@@ -10,6 +10,7 @@ pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
 gui = pytest.importorskip("gui_cases")
 
 import slicer  # noqa: E402
+import vtk  # noqa: E402
 from gui_cases import click, press, settle, spin  # noqa: E402
 from mrml_cases import addTransform, addVolume, bright  # noqa: E402
 from PySide6.QtCore import Qt  # noqa: E402
@@ -125,6 +126,22 @@ def test_nothing_chosen_or_nothing_in_common(panel, two):
     section.secondSelector.setCurrentNode(segmentation(volume, "other", larynx=mask))
     click(section.compareButton)
     assert "no structure of the same name" in panel.messages.text
+    assert not section.isRunning
+
+
+def test_surfaces_are_not_taken_for_empty(panel, two):
+    section, volume, _mask, _cord = two
+    node = createSegmentation(volume, "contours")
+    node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    segment = slicer.vtkSegment()
+    segment.SetName("brainstem")
+    sphere = vtk.vtkSphereSource()
+    sphere.Update()
+    segment.AddRepresentation("Closed surface", sphere.GetOutput())
+    node.GetSegmentation().AddSegment(segment)
+    section.secondSelector.setCurrentNode(node)
+    click(section.compareButton)
+    assert "'contours' is made of closed surface; convert it to a binary labelmap" in panel.messages.text
     assert not section.isRunning
 
 

@@ -268,6 +268,30 @@ def test_current_segmentation_under_a_transform(widget, tmp_path):
     click(section.ui.currentButton)
     assert (section.ui.folderEdit.currentPath, len(section.session.items)) == (first, 2)
     assert len({entry.image for entry in section.session.items}) == 2  # one never writes over the other's image
+    click(section.ui.closeButton)
+    decisions = (tmp_path / "record" / "review.jsonl").read_bytes()
+    slicer.util.arrayFromVolume(volume)[0, 0, 0] += 1  # another patient's, of the same name
+    volume.GetImageData().GetPointData().GetScalars().Modified()
+    click(section.ui.currentButton)
+    assert len({entry.image for entry in section.session.items}) == 3
+    assert (tmp_path / "record" / "review.jsonl").read_bytes() == decisions
+    assert sum(entry.status == "accept_edited" for entry in section.session.items) == 1
+
+
+def test_a_batch_is_not_overwritten_by_the_review_of_the_current_segmentation(widget, review, folder):
+    from mrml_cases import addVolume
+
+    before = (folder / "batch.json").read_bytes()
+    click(review.ui.closeButton)
+    addVolume()
+    panel = widget.panel
+    panel.enter()
+    panel.prompts.add("mandible")
+    click(panel.ui.segmentButton)
+    spin(lambda: not panel.isRunning)
+    click(review.ui.currentButton)
+    assert "is the output of a batch" in panel.messages.text
+    assert (folder / "batch.json").read_bytes() == before
 
 
 def test_picture(review, tmp_path):

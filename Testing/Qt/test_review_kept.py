@@ -172,3 +172,28 @@ def test_engine_that_fails_is_said(review, folder):
     spin(lambda: review.reprompt.task is None)
     assert "native library" in review.messages.text
     assert entries(folder) == []
+
+
+def test_an_edit_made_while_the_engine_runs_is_not_buried_by_its_answer(review, folder):
+    gui.useFakeEngine(FAKE_STEP_S="0.2")
+    item = goTo(review, "case_0/1")
+    enter(review.ui.wordingEdit, "mandible")
+    click(review.ui.repromptButton)
+    spin(lambda: review.reprompt.task.fraction > 0.05)
+    edited = editSegment(review)
+    goTo(review, "case_0/2")
+    spin(lambda: review.reprompt.task is None, timeout=30)
+    assert "was edited while the question ran, so the answer was not recorded" in review.messages.text
+    assert entries(folder) == []
+    np.testing.assert_array_equal(review.session.draft(item).mask, edited)
+
+
+def test_new_words_are_asked_of_the_kind_of_image_that_the_case_is(review, folder):
+    gui.useFakeEngine(FAKE_STEP_S="0.01")
+    item = goTo(review, "case_0/1")
+    item.modality = "mr"
+    enter(review.ui.wordingEdit, "mandible")
+    click(review.ui.repromptButton)
+    task = review.reprompt.task
+    spin(lambda: review.reprompt.task is None)
+    assert any("MR images" in text for text in task.warnings)

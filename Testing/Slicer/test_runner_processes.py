@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "RefSAM3D"), str(ROOT / "Testing" / "harne
 
 from RefSAM3DLib import worker_protocol as protocol  # noqa: E402
 from RefSAM3DLib.errors import RefSAM3DError  # noqa: E402
-from RefSAM3DSlicer.runner import EngineRunner  # noqa: E402
+from RefSAM3DSlicer.runner import SENT, EngineRunner  # noqa: E402
 from RefSAM3DSlicer.runs import EngineChoice, Run, RunOptions, RunState  # noqa: E402
 from RefSAM3DSlicer.worker_process import _ThreadReader  # noqa: E402
 
@@ -166,6 +166,25 @@ def test_an_image_that_the_worker_dropped_is_sent_again(runner):
         finish(one, start(one, other, "larynx"))
     assert finish(one, start(one, first, "larynx")).state is RunState.DONE
     assert first.copies == 2
+
+
+def test_an_image_that_went_for_a_cancelled_run_is_sent_again(runner):
+    """The worker keeps two images and gives one up as it opens a third, whether that is finished or not."""
+    one, first = runner({"FAKE_STEP_S": "0.1"}), volume()
+    finish(one, start(one, first, "larynx"))
+    for number in (1, 2):
+        other = volume()
+        other.array[11, 0, 0] = number
+        run = start(one, other, "larynx")
+        if number == 2:
+            while run.fraction <= SENT:
+                one.poll()
+                time.sleep(0.005)
+            one.cancel()
+        finish(one, run)
+    assert run.state is RunState.CANCELLED
+    again = finish(one, start(one, first, "larynx"))
+    assert again.state is RunState.DONE, again.failure
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.3])

@@ -16,8 +16,9 @@ import slicer  # noqa: E402
 import vtk  # noqa: E402
 from mrml_cases import addTransform, addVolume, bright  # noqa: E402
 from RefSAM3DSlicer import edit_watch, sample_data, sequence_browser, sequences, session  # noqa: E402
+from RefSAM3DSlicer.hidden_segments import hiddenMessage  # noqa: E402
 from RefSAM3DSlicer.logic import RefSAM3DLogic  # noqa: E402
-from RefSAM3DSlicer.task import TaskState  # noqa: E402
+from RefSAM3DSlicer.task import TaskState, cancelledText  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +95,7 @@ def test_a_frame_without_the_structure_shows_no_neighbour_s_and_edits_stay_with_
     for frame in range(3):
         sequence_browser.showFrame(proxy, frame)
         counts.append(node.GetSegmentation().GetNumberOfSegments())
+        assert hiddenMessage(node, task.outcomes) == ("", {}), "what another frame has is not hidden"
     assert counts == [1, 0, 1]
     changed = np.roll(bright()[1], 5, axis=2)
     slicer.util.updateSegmentBinaryLabelmapFromArray(changed, node, segmentID, proxy)
@@ -131,7 +133,19 @@ def test_all_frames_can_be_cancelled(series):
     task.cancel()
     gui.spin(lambda: task.isOver, timeout=1.0)
     assert task.state is TaskState.CANCELLED
+    assert cancelledText(task.outcomes) == "Cancelled; nothing was changed."
     assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
+
+
+def test_frames_that_were_finished_before_a_cancel_stay_and_are_counted(series):
+    gui.useFakeEngine(FAKE_STEP_S="0.05")
+    _browser, proxy = series
+    task = sequences.AllFrames(RefSAM3DLogic(), proxy, ["mandible"])
+    gui.spin(lambda: task.frame == 1 and task.fraction > 0.36, timeout=60)
+    task.cancel()
+    gui.spin(lambda: task.isOver, timeout=1.0)
+    assert cancelledText(task.outcomes) == "Cancelled; 1 structures had been written before and stay."
+    assert task.segmentationNode is not None
 
 
 def test_sample_data_is_registered_with_a_text_as_address_and_makes_a_volume(monkeypatch):

@@ -10,6 +10,7 @@ slicer_app = pytest.importorskip("slicer_app")
 slicer_app.start()
 
 import slicer  # noqa: E402
+import vtk  # noqa: E402
 from mrml_cases import addTransform, addVolume, oblique  # noqa: E402
 from RefSAM3DLib.errors import InputError  # noqa: E402
 from RefSAM3DSlicer import volume_bridge as bridge  # noqa: E402
@@ -153,6 +154,15 @@ def test_current_view_is_what_the_three_views_show_together():
     box = bridge.boxOfViews(node, views)
     assert [high - low for low, high in zip(box[::2], box[1::2], strict=True)] == pytest.approx([20, 20, 20], abs=2)
     assert box[0] <= 20 < box[1]
+    for view in views:  # tilted a little, each still says nothing of the axis that it looks along
+        turned = vtk.vtkTransform()
+        turned.SetMatrix(view.GetSliceToRAS())
+        turned.RotateX(8)
+        turned.RotateY(8)
+        view.GetSliceToRAS().DeepCopy(turned.GetMatrix())
+        view.UpdateMatrices()
+    box = bridge.boxOfViews(node, views)
+    assert min(high - low for low, high in zip(box[::2], box[1::2], strict=True)) >= 15
     for view in views:
         view.JumpSliceByCentering(900, 900, 900)
     with pytest.raises(InputError, match="do not show"):
