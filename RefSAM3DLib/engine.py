@@ -7,9 +7,9 @@ import importlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,9 +17,10 @@ from .branch import Branch
 from .checkpoint import Checkpoint, apply_adapter, file_sha256, load_checkpoint
 from .config import GridConfig
 from .device import choose_device, device_title
-from .errors import Cancelled, DeviceError
+from .errors import Cancelled, DeviceError, MemoryRefusalError
 from .inference.checks import check_volume, checked_roi, content_key, is_shortage
 from .inference.embed import GridEmbedding
+from .inference.plan import check_memory
 from .inference.scope import best_grid
 from .inference.session import PromptSession
 from .inference.volume_embedding import VolumeEmbedding
@@ -41,6 +42,9 @@ def _preload() -> None:
     """SimpleITK takes 0.07 s and is first needed when a mask is written back: meanwhile the person types, or the image is read."""
     with contextlib.suppress(ImportError):  # where it is missing, its first use says so
         importlib.import_module("SimpleITK")
+
+
+_Answer = TypeVar("_Answer")
 
 
 class RefSAM3DEngine:
@@ -147,17 +151,18 @@ class RefSAM3DEngine:
             InputError: nothing to read. Cancelled: asked to stop.
         """
         with self._lock:
-            return self._look_at(self._embedding(volume), progress, cancel)
+            embedding = self._embedding(volume)
+            return self._with_what_fits(embedding, lambda: self._look_at(embedding, progress, cancel))
 
     def _look_at(self, embedding: VolumeEmbedding, progress: Progress | None, cancel: Cancel | None) -> VolumeEmbedding:
         candidates = [g for g in self.checkpoint.config.grids if embedding.modality.value in g.modalities] or list(self.checkpoint.config.grids)
         extents = {g.name: embedding.whole_view(g).extent_mm for g in candidates}
         grid = best_grid_of(candidates, self, embedding, extents)
+        check_memory(self.checkpoint.config, embedding.volume.geometry, [grid.name])
         views = embedding.views(grid, coarse=not embedding.is_direct(grid))
         self._encode([(view, None) for view in views], progress, cancel, 0.0, 1.0, "reading the image")
         if progress is not None:
             progress(1.0, "reading the image")  # also where nothing was missing
-        self._forget_beyond_limit(embedding)
         return embedding
 
     def segment(
@@ -185,19 +190,26 @@ class RefSAM3DEngine:
             embedding = volume if isinstance(volume, VolumeEmbedding) else self._embedding(volume)
             if roi is not None:
                 roi = checked_roi(roi, embedding.volume.geometry.shape_dhw)
-            if any(grid.device != self.device for grid in embedding.grids.values()):
-                embedding.grids.clear()  # made before this engine fell back to the CPU
-            try:
-                while True:
-                    try:
-                        return PromptSession(self, embedding, progress, cancel, probability, roi).run(resolved, allow_unknown)
-                    except (DeviceError, MemoryError, RuntimeError) as error:
-                        if not is_shortage(error):
-                            raise
-                        shortage = error.with_traceback(None)  # its frames hold the tensors that must go
-                    self._need_less(embedding, shortage)
-            finally:
-                self._forget_beyond_limit(embedding)
+            session = PromptSession(self, embedding, progress, cancel, probability, roi)
+            return self._with_what_fits(embedding, lambda: session.run(resolved, allow_unknown))
+
+    def _with_what_fits(self, embedding: VolumeEmbedding, work: Callable[[], _Answer]) -> _Answer:
+        """Do some work on an image; where memory runs out, do it again with smaller tiles, then on the CPU."""
+        if any(grid.device != self.device for grid in embedding.grids.values()):
+            embedding.grids.clear()  # made before this engine fell back to the CPU
+        try:
+            while True:
+                try:
+                    return work()
+                except MemoryRefusalError:
+                    raise
+                except (DeviceError, MemoryError, RuntimeError) as error:
+                    if not is_shortage(error):
+                        raise
+                    shortage = error.with_traceback(None)  # its frames hold the tensors that must go
+                self._need_less(embedding, shortage)
+        finally:
+            self._forget_beyond_limit(embedding)
 
     def _need_less(self, embedding: VolumeEmbedding, shortage: Exception) -> None:
         """Make the next attempt need less memory: smaller tiles, then the CPU.

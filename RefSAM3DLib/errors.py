@@ -31,5 +31,9 @@ class DeviceError(RefSAM3DError):
     """The requested device is not there, failed its numerical self-check, or ran out of memory at the smallest tile."""
 
 
+class MemoryRefusalError(DeviceError):
+    """A run was refused before it began, since the computer's memory cannot hold it: smaller tiles or another device would not help."""
+
+
 class Cancelled(Exception):  # noqa: N818 - a request that was honoured, not an error
     """The user asked to stop. Deliberately not a :class:`RefSAM3DError`: nothing went wrong."""

@@ -36,7 +36,20 @@ def read_folder(folder: Path) -> tuple[list[Case], list[str]]:
             found, complaint = _dicom_cases(here)
             cases += found
             notes += complaint
-    return cases, notes
+    return _whole_series(cases, notes)
+
+
+def _whole_series(cases: list[Case], notes: list[str]) -> tuple[list[Case], list[str]]:
+    """Without the series whose files lie in several folders: each folder would be taken for the whole."""
+    folders: dict[str, list[str]] = {}
+    for case in cases:
+        if case.series:
+            folders.setdefault(case.series, []).append(case.image)
+    parted = {series: places for series, places in folders.items() if len(places) > 1}
+    for places in parted.values():
+        where = ", ".join(f"'{place}'" for place in places)
+        notes.append(f"A DICOM series has files in {len(places)} folders ({where}) and was passed over; put its files into one folder.")
+    return [case for case in cases if case.series not in parted], notes
 
 
 def _may_be_dicom(name: str) -> bool:

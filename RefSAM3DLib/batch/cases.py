@@ -134,5 +134,5 @@ def find_cases(source: Path | str, root: Path | None = None, split: Sequence[str
     else:
         raise InputError(f"The input '{source}' is no folder, image ({', '.join(IMAGE_ENDINGS)}), .csv or .json list; choose one of these.")
     if not cases:
-        raise InputError(f"No image was found in '{source}'; it is searched for {', '.join(IMAGE_ENDINGS)} and DICOM series.")
+        raise InputError(f"No image was found in '{source}'; it is searched for {', '.join(IMAGE_ENDINGS)} and DICOM series. {' '.join(more)}".strip())
     return with_unique_keys(cases), notes + more

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import ConfigError
@@ -47,6 +47,8 @@ class BatchOptions:
     def __post_init__(self) -> None:
         one: Any = self.prompts
         object.__setattr__(self, "prompts", (one,) if isinstance(one, str) else tuple(one))
+        plain = {name: str(value) if isinstance(value, PurePath) else value for name, value in self.engine_arguments.items()}
+        object.__setattr__(self, "engine_arguments", plain)  # they go into the manifest and to other processes
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON and for other processes."""

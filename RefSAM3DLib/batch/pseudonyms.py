@@ -56,7 +56,8 @@ class Identifiers:
 
         A given patient's series get one first half, so that a reader sees what belongs together: ``P1A2B3C4D-S5E6F7A8B``.
         """
-        renamed = []
+        renamed: list[Case] = []
+        taken: dict[str, str] = {}
         for case in cases:
             if not (case.private or every):
                 renamed.append(case)
@@ -64,6 +65,11 @@ class Identifiers:
             known = read_dicom_identifiers(case) if case.private else {}
             patient = self.pseudonym("P", case.patient or known.get("patient_id") or known.get("study_uid") or case.image)
             key = f"{patient}-{self.pseudonym('S', case.series or case.image)}"
+            if key in taken:
+                raise InputError(
+                    f"'{taken[key]}' and '{case.name}' of the list are the same image, and would have one pseudonym; write their prompts into one row."
+                )
+            taken[key] = case.name
             self.cases[key] = {**known, "image": case.image, "series": case.series, "name": case.name}
             renamed.append(replace(case, name=key, key=key, patient=patient, private=True))
         return renamed

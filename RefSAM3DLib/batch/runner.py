@@ -58,8 +58,8 @@ def run_batch(
     output: Path | str,
     options: BatchOptions,
     *,
-    root: Path | None = None,
-    split: Sequence[str] = (),
+    root: Path | str | None = None,
+    split: Sequence[str] | str = (),
     command: Sequence[str] = (),
     table: LiveTable | None = None,
     cancel: Cancel | None = None,
@@ -81,7 +81,7 @@ def run_batch(
     if any(not prompt.strip() for prompt in options.prompts):
         raise ConfigError("A prompt is empty; type what to segment.")
     output = Path(output).resolve()
-    found, notes = find_cases(source, root, split)
+    found, notes = find_cases(source, None if root is None else Path(root), (split,) if isinstance(split, str) else split)
     if not options.prompts and not any(case.prompts for case in found):
         raise InputError(f"Nothing is asked of the {len(found)} case(s) of '{source}'; give prompts with -p or in the list.")
     run_manifest.prepare_folder(output)

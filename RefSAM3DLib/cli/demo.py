@@ -59,8 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _make_engine(device: str, model: str) -> Any:
     from ..engine import RefSAM3DEngine
+    from ..models_registry import find_model
 
-    return RefSAM3DEngine.from_checkpoint(model, device=device) if model else RefSAM3DEngine.from_default(device=device)
+    return RefSAM3DEngine.from_checkpoint(find_model(model), device=device) if model else RefSAM3DEngine.from_default(device=device)
 
 
 def run_demo(args: argparse.Namespace, factory: EngineFactory) -> int:

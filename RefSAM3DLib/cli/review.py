@@ -116,17 +116,30 @@ def _decide(session: Any, args: argparse.Namespace) -> int:
     item = session.find(args.item)
     edited = None
     if args.edited:
-        from ..compare import read_masks
-        from ..errors import InputError
-
-        _, geometry = session.machine_mask(item)
-        masks = read_masks(args.edited, {item.label: item.structure}, geometry)
-        edited = masks.get(item.structure) if item.structure in masks else next(iter(masks.values())) if len(masks) == 1 else None
-        if edited is None:
-            raise InputError(f"'{args.edited}' has no segment '{item.structure}' (it has {', '.join(masks)}); rename the segment.")
+        edited = _edited_mask(session, item, args.edited)
     session.decide(item, args.verdict, reason=args.reason, comment=args.comment, edited_mask=edited)
     sys.stdout.write(f"{item.id}: {args.verdict}, recorded for {session.reviewer}\n")
     return 0
+
+
+def _edited_mask(session: Any, item: Any, path: Path) -> Any:
+    """The item's structure in a segmentation or label map, on the grid of the result: by its name, its value, or as the only one there is."""
+    from ..compare import read_masks
+    from ..errors import InputError
+
+    drawn = read_masks(path, {})
+    chosen = next((name for name in (item.structure, f"label {item.label}") if name in drawn), "") or (next(iter(drawn)) if len(drawn) == 1 else "")
+    if not chosen:
+        held = ", ".join(f"'{name}'" for name in drawn) or "nothing"
+        raise InputError(
+            f"'{path}' has no segment '{item.structure}' and no value {item.label} (it has {held}); rename the segment, or save it alone. "
+            "A structure that is not there is rejected, not accepted."
+        )
+    _, geometry = session.machine_mask(item)
+    edited = read_masks(path, {}, geometry)[chosen]
+    if drawn[chosen].any() and not edited.any():
+        raise InputError(f"'{chosen}' of '{path}' lies outside the image of '{item.id}'; check that the file belongs to this case.")
+    return edited
 
 
 def _reprompt(session: Any, args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..config import ModelConfig
-from ..errors import DeviceError
+from ..errors import MemoryRefusalError
 from ..geometry import Geometry
 from ..memory import available_memory_mb
 
@@ -41,11 +41,11 @@ def check_memory(config: ModelConfig, geometry: Geometry, grids: Sequence[str]) 
     """Refuse a run that cannot fit.
 
     Raises:
-        DeviceError: with what it needs, what is free, and what to do.
+        MemoryRefusalError: with what it needs, what is free, and what to do.
     """
     available = available_memory_mb()
     need = planned_bytes(config, geometry, grids) / (1 << 20)
     if available is not None and need > USABLE * available:
-        raise DeviceError(
+        raise MemoryRefusalError(
             f"This volume needs about {need / 1024:.1f} GB of memory and {available / 1024:.1f} GB are free; close other programs, or crop the volume first."
         )

@@ -171,7 +171,7 @@ def _export_case(
         "label": label_name,
         "labelled": sorted(values[structure] for structure in labelled),
         "modality": volume.modality.value.upper() if volume.modality else "",
-        "patient": first.case.rsplit("-S", 1)[0] if first.series else "",
+        "patient": first.patient or (first.case.rsplit("-S", 1)[0] if first.series else ""),
         "review": decided,
     }
 

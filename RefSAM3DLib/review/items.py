@@ -19,6 +19,7 @@ def make_item(folder: Path, row: dict[str, Any], source: dict[str, Any]) -> Revi
         case=row["case"],
         label=int(row["label"]),
         name=row["name"],
+        patient=str(row.get("patient") or ""),
         structure=row["structure"],
         prompt=row["prompt"],
         verdict=row["verdict"],

@@ -15,7 +15,8 @@ class ReviewItem:
     """One result to look at: a structure of a case, or a case that failed (``label`` 0).
 
     Attributes:
-        case, label: identify the item. name: of the case, for people. structure: what was segmented, "" for a failure.
+        case, label: identify the item. name: of the case, for people. patient: groups cases of one person, "" if unknown.
+        structure: what was segmented, "" for a failure.
         verdict: of the engine: present, uncertain, absent, unknown, failed. presence, confidence, volume_ml: None if undefined.
         attention: how urgent, 0 is "nothing unusual". reasons: why, in words.
         centre_ras, worst_ras: where to jump (mm), None if there is nothing to see.
@@ -30,6 +31,7 @@ class ReviewItem:
     case: str
     label: int
     name: str = ""
+    patient: str = ""
     structure: str = ""
     prompt: str = ""
     verdict: str = ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import __version__
 from ..atomic import make_folder, write_aside
@@ -31,6 +31,22 @@ from .verdicts import ReviewVerdict, clean_reviewer, clean_text, load_reasons
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+_Answer = TypeVar("_Answer")
+
+
+def answer_of(results: Sequence[_Answer], structure: str) -> _Answer:
+    """Of the answers to one wording that about the structure under review, else the only one: "parotid" asks for both sides.
+
+    Raises:
+        InputError: there are several, and none is about the structure.
+    """
+    named = [result for result in results if result.resolved == structure]  # type: ignore[attr-defined]
+    if named or len(results) == 1:
+        return (named or list(results))[0]
+    found = ", ".join(f"'{result.resolved}'" for result in results)  # type: ignore[attr-defined]
+    raise InputError(f"These words name {len(results)} structures ({found}); ask for one of them.")
 
 
 class ReviewSession:
@@ -228,8 +244,12 @@ class ReviewSession:
         return self._record(item, ReviewVerdict.REPROMPT, "", comment, seconds, extra)
 
     def reprompt(self, item: ReviewItem, wording: str, engine: Any, seconds: float | None = None) -> PromptResult:
-        """Ask the engine in other words, record it, and return the (first) answer."""
-        result: PromptResult = engine.segment(self.volume(item), [wording])[0]
+        """Ask the engine in other words, record the answer and return it.
+
+        Raises:
+            InputError: the wording names several structures, none of which is the item's.
+        """
+        result: PromptResult = answer_of(engine.segment(self.volume(item), [wording]), item.structure)
         self.record_reprompt(item, wording, result, seconds, engine_info=engine_values(engine))
         return result
 

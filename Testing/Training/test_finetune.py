@@ -14,7 +14,7 @@ from refsam3d_training.trainable import PAPER_PARTS, PARTS, part_of, select, sha
 
 from RefSAM3DLib.checkpoint import Calibration, apply_adapter, load_checkpoint, save_checkpoint
 from RefSAM3DLib.engine import RefSAM3DEngine
-from RefSAM3DLib.errors import CheckpointError, ConfigError, InputError
+from RefSAM3DLib.errors import CheckpointError, ConfigError, InputError, OutputError
 from RefSAM3DLib.types import PromptStatus
 from RefSAM3DLib.volume_io import load_volume
 
@@ -84,6 +84,24 @@ def test_new_name_is_answered_and_the_old_ones_as_before(tiny_model, tuned, revi
     assert brainstem.presence == before.presence
     assert np.array_equal(brainstem.probability, before.probability)
     assert abs(mandible.presence - plain.segment(volume, ["mandible"])[0].presence) > 1e-6  # tuned, too
+
+
+def test_a_run_of_other_cases_is_not_taken_for_finished_and_nothing_is_trained_in_vain(tiny_model, reviewed, tmp_path, monkeypatch):
+    config, out = FinetuneConfig(steps=2), tmp_path / "adapter.safetensors"
+    finetune(tiny_model, reviewed, out, config)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter.safetensors"], "the run folder goes with its work"
+    monkeypatch.setattr("refsam3d_training.finetune.load_checkpoint", lambda _path: pytest.fail("it must refuse before it reads anything"))
+    with pytest.raises(OutputError, match="exists already"):
+        finetune(tiny_model, reviewed, out, config)
+    monkeypatch.undo()
+    finetune(tiny_model, reviewed, out, config, tmp_path / "run", overwrite=True)
+    finetune(tiny_model, reviewed, out, config, tmp_path / "run", overwrite=True)  # the same goes on where it was
+    with pytest.raises(ConfigError, match="another cases"):
+        finetune(tiny_model, reviewed, out, config, tmp_path / "run", limit=1, overwrite=True)
+    with pytest.raises(ConfigError, match="another configuration"):
+        finetune(tiny_model, reviewed, out, FinetuneConfig(steps=3), tmp_path / "run", overwrite=True)
+    with pytest.raises(InputError, match=r"not called datalist\.json"):
+        finetune(tiny_model, reviewed / "fold2.json", tmp_path / "other.safetensors", config)
 
 
 def test_card_says_what_was_tuned(tuned):

@@ -213,3 +213,36 @@ def test_export_of_a_review_is_read_with_what_the_reviewer_accepted(tmp_path, mo
     assert known == {"case_0": ["brainstem", "mandible"], "case_1": ["brainstem"]}
     case = manifest.cases["training"][0]
     assert case.truth(case.volume())["brainstem"].any()
+
+
+def test_relative_source_is_found_from_the_manifest(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_data)
+    assert main(["prepare", "phantoms_ct", "-o", str(tmp_path / "prepared")]) == 0
+
+
+def test_labels_on_another_grid_are_refused_by_training_too_and_great_values_stay_apart(tiny_data):
+    from refsam3d_training.cases import load_label, preprocess
+
+    from RefSAM3DLib.config import IntensityConfig, ModelConfig
+    from RefSAM3DLib.resources import resource_path
+
+    entry = json.loads((tiny_data / "phantoms_ct" / "datalist.json").read_text())["training"][0]
+    volume = load_volume(tiny_data / "phantoms_ct" / entry["image"], modality="ct")
+    path = tiny_data / "phantoms_ct" / entry["label"]
+    labels = load_label(path, volume)
+    image = sitk.ReadImage(str(path))
+    image.SetOrigin([v + 6 for v in image.GetOrigin()])
+    moved = path.with_name("moved.nii.gz")
+    sitk.WriteImage(image, str(moved))
+    with pytest.raises(InputError, match=r"lie 6\.00 mm apart"):
+        load_label(moved, volume)
+    moved.unlink()
+
+    grid = ModelConfig.load(resource_path("Configs", "test_tiny.json")).grids[0]
+    known, far = {1: "brainstem", 7: "mandible"}, {1028: "brainstem", 4: "mandible"}
+    plain = preprocess("a", volume, labels, known, grid, IntensityConfig())
+    great = preprocess("a", volume, np.select([labels == 1, labels == 7], [1028, 4]), far, grid, IntensityConfig())
+    for name in known.values():
+        masks = [case.fine.labels == next(v for v, n in case.known.items() if n == name) for case in (plain, great)]
+        assert masks[0].any()
+        assert (masks[0] == masks[1]).all()

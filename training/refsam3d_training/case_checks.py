@@ -11,6 +11,7 @@ import numpy as np
 
 from RefSAM3DLib.errors import RefSAM3DError
 
+from .cases import SAME_GRID_MM, grids_apart_mm
 from .manifest import Manifest, ManifestCase
 
 
@@ -64,10 +65,8 @@ def _check_case(manifest: Manifest, case: ManifestCase, hashes: dict[str, list[s
     if labels.shape != tuple(volume.array.shape):
         return [Fault(case.name, "geometry", f"label has shape {labels.shape}, image {tuple(volume.array.shape)}")]
     found: list[Fault] = []
-    from RefSAM3DLib.compare import geometry_of
-
-    apart = float(np.abs(geometry_of(label).ijk_to_ras - volume.geometry.ijk_to_ras).max())
-    if apart > 1e-2:
+    apart = grids_apart_mm(label, volume)
+    if apart > SAME_GRID_MM:
         found.append(Fault(case.name, "geometry", f"label and image lie {apart:.2f} mm apart or turned against each other"))
     values = {int(v) for v in np.unique(labels)} - {0}
     unknown = values - set(manifest.labels)

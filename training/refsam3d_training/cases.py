@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from RefSAM3DLib.types import Modality, Volume
 from RefSAM3DLib.volume_io import load_volume
 
 logger = logging.getLogger(__name__)
+
+#: Matrices of two grids that differ by no more are one grid: some formats store coarse numbers.
+SAME_GRID_MM = 1e-2
 
 
 @dataclass
@@ -63,7 +67,7 @@ def manifest_cases(folder: Path, split: str) -> Iterable[tuple[str, Path, Path, 
 
 
 def preprocess(name: str, volume: Volume, labels: np.ndarray, known: dict[int, str], grid: GridConfig, intensity: IntensityConfig) -> Case:
-    """Read a case onto its grid, fine and coarse."""
+    """Read a case onto its grid, fine and coarse. Labels are stored in a byte: values beyond it are numbered anew."""
     modality = Modality(volume.modality or Modality.MR)
     windows = intensity_windows(volume, modality, intensity)
     low, high = windows[0]
@@ -71,6 +75,7 @@ def preprocess(name: str, volume: Volume, labels: np.ndarray, known: dict[int, s
     def unit(value: float) -> float:
         return (value - low) / (high - low) * 2 - 1
 
+    stored_as = {v: v for v in known} if max(known) <= 255 else {v: n for n, v in enumerate(sorted(known), 1)}
     images = []
     for spacing in (grid.spacing_mm, grid.coarse_spacing_mm):
         frame = Frame.of(volume.geometry, spacing)
@@ -78,12 +83,13 @@ def preprocess(name: str, volume: Volume, labels: np.ndarray, known: dict[int, s
         shares = torch.stack([frame.read((labels == v).astype(np.float32), fill=0.0) for v in sorted(known)])
         best, index = shares.max(0)
         # Background is what no structure fills by more than half; a thin cord keeps its voxels at the coarse spacing.
-        winner = torch.tensor(sorted(known))[index] * ((best >= 0.5) | ((best > 0.25) & (shares.sum(0) > 0.5)))
+        winner = torch.tensor([stored_as[v] for v in sorted(known)])[index] * ((best >= 0.5) | ((best > 0.25) & (shares.sum(0) > 0.5)))
         box = body_box(values, modality) if grid.crop_body else (0, values.shape[0], 0, values.shape[1], 0, values.shape[2])
         cut = tuple(slice(box[2 * a], box[2 * a + 1]) for a in range(3))
         stored = ((values[cut] - low) / (high - low) * 2 - 1).clamp(-60000, 60000).half()
         images.append(GridImage(stored, winner[cut].byte()))
     extent = tuple(n * grid.spacing_mm for n in images[0].values.shape)
+    known = {stored_as[v]: name for v, name in known.items()}
     return Case(name, grid.name, modality.value, known, [(unit(a), unit(b)) for a, b in windows], extent, images[0], images[1])  # type: ignore[arg-type]
 
 
@@ -120,7 +126,17 @@ def load_label(path: Path, volume: Volume) -> np.ndarray:
     array = sitk.GetArrayFromImage(image)
     if array.shape != tuple(volume.geometry.shape_dhw):
         raise InputError(f"Label '{path}' has shape {array.shape}, its image {volume.geometry.shape_dhw}; resample one of them.")
+    apart = grids_apart_mm(image, volume)
+    if apart > SAME_GRID_MM:
+        raise InputError(f"Label '{path}' and its image lie {apart:.2f} mm apart or turned against each other; save the label on the image's grid.")
     return array
+
+
+def grids_apart_mm(label: Any, volume: Volume) -> float:
+    """Greatest difference between the matrices of a label's (SimpleITK image) and an image's grid of the same shape."""
+    from RefSAM3DLib.compare import geometry_of
+
+    return float(np.abs(geometry_of(label).ijk_to_ras - volume.geometry.ijk_to_ras).max())
 
 
 def phantom_cases(count: int, model: ModelConfig, grid_name: str, cache: Path) -> list[Case]:

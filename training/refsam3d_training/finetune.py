@@ -6,17 +6,20 @@ base keeps those that the adapter reads worse on the manifest's validation cases
 
 from __future__ import annotations
 
+import json
 import logging
-import tempfile
+import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from RefSAM3DLib.atomic import check_output, write_aside
+from RefSAM3DLib.batch.content_hash import hash_file, hash_request
 from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint, load_checkpoint, save_adapter
-from RefSAM3DLib.errors import InputError, RefSAM3DError
+from RefSAM3DLib.errors import ConfigError, InputError, RefSAM3DError
 from RefSAM3DLib.inference.preprocess import Frame
 from RefSAM3DLib.text.tokenizer import PromptTokenizer
 from RefSAM3DLib.types import Volume
@@ -25,7 +28,7 @@ from .cases import Case, preprocess
 from .config import DomainShare, TrainConfig, read_toml
 from .export import INTENDED_USE
 from .loop import Trainer
-from .manifest import Manifest, ManifestCase
+from .manifest import FILE_NAME, Manifest, ManifestCase
 from .new_structures import changes, check_names, choose_grid, extended, train_new_rows
 from .sampling import COMPOSITES, TileSampler
 from .setup_run import write_config
@@ -71,10 +74,16 @@ def finetune(
 ) -> dict[str, Any]:  # fmt: skip
     """Train on the manifest's training cases and write the adapter; returns its card.
 
+    Args:
+        run: folder to continue from after a stop; default one beside the output, which goes once the adapter is written.
+
     Raises:
         InputError: no usable case, or no structure that got better on the validation cases. ConfigError: a label that the base reads as
-            another structure.
+            another structure, or a run folder of other cases, another base or configuration. OutputError: the adapter exists already.
     """
+    check_output(output, overwrite)
+    if not manifest_path.is_dir() and manifest_path.name != FILE_NAME:
+        raise InputError(f"'{manifest_path}' is no folder and not called {FILE_NAME}; give the folder of the cases, or rename the list.")
     base = load_checkpoint(base_file)
     manifest = Manifest.read(manifest_path if manifest_path.is_dir() else manifest_path.parent)
     listed = manifest.cases["training"][: limit or None]
@@ -84,8 +93,11 @@ def finetune(
     check_names(names, base)
     new = [n for n in names if n not in base.vocabulary.names]
     cases, target = _read(base, listed, new, config)
-    run = run or Path(tempfile.mkdtemp(prefix="refsam3d-finetune-"))
+    own_folder = run is None
+    run = run or output.with_name(output.name + ".run")
     run.mkdir(parents=True, exist_ok=True)
+    _same_work(run, base, manifest, listed, config)
+    logger.info("Kept in '%s' while it runs; the same command continues there.", run)
     grids = {c.grid for c in cases}
     held = {n for c in cases for v, n in c.known.items() if bool((c.fine.labels == v).any())}
     if not held:
@@ -126,7 +138,23 @@ def finetune(
     output.parent.mkdir(parents=True, exist_ok=True)
     card["sha256"] = save_adapter(state, base.sha256, card["answers_for"], card, changes(base, target), output, overwrite)
     card["bytes"] = output.stat().st_size
+    if own_folder:
+        shutil.rmtree(run)
     return card
+
+
+def _same_work(run: Path, base: Checkpoint, manifest: Manifest, listed: Sequence[ManifestCase], config: FinetuneConfig) -> None:
+    """Refuse a run folder of another base, other cases or another configuration: it would be continued, or be taken for finished."""
+    cases = [[case.name, hash_file(case.label), case.image.stat().st_size, sorted(case.known.items())] for case in listed]
+    wanted = {"base": base.sha256, "cases": hash_request(cases=cases), "configuration": hash_request(**asdict(config))}
+    path = run / "work.json"
+    if path.is_file():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if changed := sorted(k for k, value in wanted.items() if stored.get(k) != value):
+            raise ConfigError(f"'{run}' holds a run with another {' and '.join(changed)}; give a new --run folder, or remove this one.")
+        return
+    with write_aside(path) as aside:
+        aside.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
 
 def _kept_aside(listed: list[ManifestCase], judged: Collection[str], target: Checkpoint) -> list[Case]:

@@ -16,6 +16,10 @@ from RefSAM3DLib.volume_io import load_volume
 SPLITS = ("training", "validation", "test")
 
 
+#: Name of a manifest in its folder.
+FILE_NAME = "datalist.json"
+
+
 @dataclass(frozen=True)
 class ManifestCase:
     """One labelled volume on disk.
@@ -68,7 +72,7 @@ class Manifest:
         Raises:
             InputError: it is missing, no JSON, or lacks a key.
         """
-        path = folder / "datalist.json"
+        path = folder / FILE_NAME
         if not path.is_file():
             raise InputError(f"'{path}' does not exist; run `prepare` first, or point to a folder that holds a datalist.json.")
         try:

@@ -39,6 +39,7 @@ def prepare(
     Raises:
         InputError: nothing readable. OutputError: there is a manifest already.
     """
+    source = source.resolve()  # the manifest, which lies elsewhere, names the images by their whole paths
     if not source.is_dir():
         raise InputError(f"'{source}' is no folder; give the folder of the data set.")
     if kind and kind not in READERS:

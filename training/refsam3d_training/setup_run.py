@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ from .structure_losses import structure_losses
 
 if TYPE_CHECKING:
     from .baseline import Baseline
+
+
+logger = logging.getLogger(__name__)
 
 
 def model_config(config: TrainConfig, tokens: int) -> ModelConfig:
@@ -54,8 +58,18 @@ def training_cases(config: TrainConfig, model: ModelConfig, data: Path, cache: P
 def write_config(config: TrainConfig, model: ModelConfig, folder: Path) -> None:
     """The resolved configuration, beside the state that it made."""
     if distributed.rank() == 0:
+        _tell_changes(config, folder / "config.json")
         with write_aside(folder / "config.json", overwrite=True) as aside:
             aside.write_text(json.dumps({"train": dataclasses.asdict(config), "model": model.to_dict()}, indent=1), encoding="utf-8")
+
+
+def _tell_changes(config: TrainConfig, path: Path) -> None:
+    """A run may go on with another schedule; that its configuration changed must not pass unseen."""
+    if not path.is_file():
+        return
+    before, now = json.loads(path.read_text(encoding="utf-8"))["train"], json.loads(json.dumps(dataclasses.asdict(config)))
+    for name in sorted(k for k in {*before, *now} if before.get(k) != now.get(k)):
+        logger.warning("The configuration of this run was changed: %s was %s, is %s from here on.", name, before.get(name), now.get(name))
 
 
 def make_trainer(config: TrainConfig, data: Path, folder: Path, device: str = "cpu", limit: int | None = None) -> Trainer:

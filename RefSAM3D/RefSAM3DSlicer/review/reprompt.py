@@ -41,14 +41,16 @@ class RepromptSink:
         return []
 
     def steps(self, run: Run, outcomes: list[Outcome]) -> Iterator[float]:
-        """One answer: the first."""
+        """One answer: that about the item's structure, or the only one."""
+        from RefSAM3DLib.review.session import answer_of
+
         outcomes += [Outcome(result) for result in run.results]
         volumeNode = slicer.mrmlScene.GetNodeByID(self._volumeID)
         if volumeNode is None or not run.results:
             raise InputError(_("The image is not in the scene any more; nothing was recorded."))
-        result = asPromptResult(run.results[0], shapeOf(volumeNode))
-        yield 0.5
         asked = self.session.find(self.item.id)
+        result = asPromptResult(answer_of(run.results, asked.structure), shapeOf(volumeNode))
+        yield 0.5
         if not self._isOpen() and self.session.draft(asked) is not None:  # an edit of the mask that the answer would replace
             raise InputError(
                 _("'{structure}' was edited while the question ran, so the answer was not recorded; decide about the edit, then ask again.").format(

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from batch_volumes import small_volume, write_volume
 
@@ -86,6 +87,37 @@ def test_review_from_list_to_export(folder: Path, capsys: pytest.CaptureFixture[
     trail = folder / "review.jsonl"
     trail.write_text(trail.read_text().replace("wrong side", "fine"))
     assert call(review, "verify", folder) == 1
+
+
+def test_edits_of_another_program_are_taken_by_value_or_as_the_only_structure(folder: Path, tmp_path: Path) -> None:
+    import SimpleITK as sitk
+
+    from RefSAM3DLib.compare import to_image
+    from RefSAM3DLib.geometry import Geometry
+    from RefSAM3DLib.review import ReviewSession
+
+    session = ReviewSession(folder, "A")
+    item = session.find("case_1/2")
+    machine, geometry = session.machine_mask(item)
+    edited = np.roll(machine, 1, axis=2)
+
+    def decide(values: np.ndarray, grid: Geometry = geometry) -> int:
+        sitk.WriteImage(to_image(values.astype(np.uint8), grid), str(tmp_path / "edit.nii.gz"))
+        return call(review, "decide", folder, "case_1/2", "accept_edited", "--edited", tmp_path / "edit.nii.gz", "--reviewer", "A")
+
+    for values in (edited * 1, edited * 2 + machine * ~edited * 1):  # a binary mask; a label map in which the item has its own value
+        assert decide(values) == 0
+        entry = ReviewSession(folder, "A").find("case_1/2").decision
+        assert entry is not None
+        assert (session.masks.read(folder / entry["mask_file"], item.structure, entry["mask"])[0] == edited).all()
+    with pytest.raises(RefSAM3DError, match=r"no value 2 \(it has 'label 5', 'label 7'\)"):
+        decide(edited * 5 + ~edited * 7)
+    with pytest.raises(RefSAM3DError, match="it has nothing"):
+        decide(edited * 0)
+    matrix = geometry.ijk_to_ras.copy()
+    matrix[:3, 3] += 1000
+    with pytest.raises(RefSAM3DError, match="lies outside the image"):
+        decide(edited * 1, Geometry(geometry.shape_dhw, matrix))
 
 
 def test_compare_prints_and_writes_differences(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -137,3 +137,14 @@ def test_dicom_files_that_are_named_by_their_uid_are_found_among_others(tmp_path
         (folder / f"0_note_{number}.txt").write_text("first in the order")
     cases, notes = find_cases(tmp_path)
     assert [(case.private, bool(case.series)) for case in cases] == [(True, True)], notes
+
+
+def test_a_series_in_two_folders_is_not_taken_for_two_whole_ones(tmp_path: Path) -> None:
+    folder, other = write_dicom_series(tmp_path / "in" / "1"), tmp_path / "in" / "2"
+    write_dicom_series(tmp_path / "in" / "whole")
+    other.mkdir()
+    for path in sorted(folder.iterdir())[::2]:
+        path.rename(other / path.name)
+    cases, notes = find_cases(tmp_path / "in")
+    assert [case.image for case in cases] == [str(tmp_path / "in" / "whole")]
+    assert any("files in 2 folders" in note for note in notes)

@@ -14,7 +14,7 @@ from batch_volumes import small_volume, write_dicom_series, write_volume
 
 from RefSAM3DLib.batch import BatchOptions, run_batch
 from RefSAM3DLib.batch.folder_state import FolderState
-from RefSAM3DLib.errors import OutputError, RefSAM3DError
+from RefSAM3DLib.errors import InputError, OutputError, RefSAM3DError
 
 PROMPTS = ("brainstem", "mandible")
 
@@ -281,6 +281,25 @@ def test_dicom_case_has_a_pseudonym_everywhere_but_in_the_private_file(tmp_path:
     shown = run_batch(tmp_path / "in", tmp_path / "out", options(show_identifiers=True))
     assert shown.counts == {"unchanged": 1}
     assert "SECRET-4711" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_two_rows_of_one_image_do_not_share_a_pseudonym_unseen(tmp_path: Path) -> None:
+    write_volume(tmp_path / "scan.nii.gz")
+    (tmp_path / "list.csv").write_text("image,case,prompts\nscan.nii.gz,a,brainstem\nscan.nii.gz,b,mandible\n")
+    with pytest.raises(InputError, match="'a' and 'b' of the list are the same image"):
+        run_batch(tmp_path / "list.csv", tmp_path / "out", options(pseudonyms=True))
+    assert run_batch(tmp_path / "list.csv", tmp_path / "plain", options()).counts == {"done": 2}
+
+
+def test_texts_where_a_console_user_would_give_them(tmp_path: Path) -> None:
+    images(tmp_path / "in", 1)
+    manifest = {"labels": {"1": "mandible"}, "test": [{"image": "case_000.nii.gz"}]}
+    (tmp_path / "datalist.json").write_text(json.dumps(manifest))
+    arguments = {"diary": tmp_path / "diary.txt"}
+    given = options(prompts=(), engine_arguments=arguments)
+    outcome = run_batch(str(tmp_path / "datalist.json"), str(tmp_path / "out"), given, root=str(tmp_path / "in"), split="test")
+    assert outcome.counts == {"done": 1}
+    assert json.loads((tmp_path / "out" / "batch.json").read_text())["runs"][0]["options"]["engine_arguments"] == {"diary": str(tmp_path / "diary.txt")}
 
 
 def test_reference_in_a_manifest_gives_prompts_and_dice(tmp_path: Path) -> None:

@@ -73,6 +73,33 @@ def test_out_of_memory_is_met_with_smaller_tiles_first(engine: RefSAM3DEngine, m
     assert np.array_equal(engine.segment(held, ["brainstem"])[0].mask, found.mask)
 
 
+def test_reading_an_image_alone_meets_a_shortage_in_the_same_way(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command line, batch and worker embed first."""
+    encode, failed = GridEmbedding._encode_batch, []
+
+    def once(grid: GridEmbedding, *arguments: object) -> object:
+        if not failed:
+            failed.append(1)
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9")
+        return encode(grid, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(GridEmbedding, "_encode_batch", once)
+    held = engine.embed(blocks())
+    assert held.small_tiles
+    assert any("read in smaller tiles" in w for w in engine.warnings)
+    assert encoded(held) > 0
+
+
+def test_a_refusal_for_the_computers_memory_blames_no_graphics_card(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("RefSAM3DLib.inference.plan.available_memory_mb", lambda: 1.0)
+    engine.device = torch.device("cuda")  # pretended
+    for work in (lambda: engine.embed(blocks()), lambda: engine.segment(blocks(), ["brainstem"])):
+        with pytest.raises(DeviceError, match="GB are free; close other programs"):
+            work()
+    assert engine.device.type == "cuda"
+    assert engine.warnings == []
+
+
 def test_out_of_memory_on_a_gpu_falls_back_to_the_cpu_and_says_so(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("RefSAM3DLib.engine.device_title", lambda device: f"{device.type} (pretended)")
     volume = blocks()

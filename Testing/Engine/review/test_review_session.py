@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -152,6 +153,16 @@ def test_new_wording_is_run_recorded_and_then_under_review(folder: Path) -> None
     assert entry["mask_file"].startswith("review/reprompts/")
     reopened = ReviewSession(folder, "A").find("case_0/3")
     assert (reopened.status, reopened.structure) == ("accept", "larynx")
+
+
+def test_of_several_answers_to_new_words_the_one_about_the_item_counts() -> None:
+    from RefSAM3DLib.review.session import answer_of
+
+    left, right = (SimpleNamespace(resolved=f"{side} parotid gland") for side in ("left", "right"))
+    assert answer_of([left, right], "right parotid gland") is right
+    assert answer_of([left], "larynx") is left
+    with pytest.raises(InputError, match="name 2 structures \\('left parotid gland', 'right parotid gland'\\)"):
+        answer_of([left, right], "larynx")
 
 
 def test_new_mask_of_the_batch_ends_an_older_rewording(folder: Path) -> None:
