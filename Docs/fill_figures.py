@@ -22,7 +22,7 @@ PAGES = (ROOT / "README.md", ROOT / "Docs" / "batch_and_review.md")
 
 def scores_table(values: dict) -> str:
     """Test scores per structure with n and interval, and what else the evaluation says in a line each."""
-    lines = ["| structure | Dice (95 % interval) | NSD at 2 mm | volume error | n |", "|---|---|---|---|---|"]
+    lines = ["| structure | Dice (95 % interval) | NSD at 2 mm | mean absolute volume error | n |", "|---|---|---|---|---|"]
     for name, row in values["structures"].items():
         low, high = row["dice"]["interval"]
         error = row["absolute_volume_error_percent"]["mean"]

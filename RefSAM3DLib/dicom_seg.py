@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 #: A slice may lie this far from its place in the grid, in voxels: series with slightly uneven steps get a grid of the mean step.
 _MAX_OFF = 0.3
 _GRID = "grid"
+#: Slicer's Python is not the one that a shell's pip serves.
+HIGHDICOM_ADVICE = "install it with: pip install highdicom (in Slicer's Python console: slicer.util.pip_install('highdicom'))"
 
 
 def check_highdicom(path: object) -> None:
@@ -40,7 +42,7 @@ def check_highdicom(path: object) -> None:
     import importlib.util
 
     if importlib.util.find_spec("highdicom") is None:
-        raise OutputError(f"'{path}' needs the package highdicom: pip install 'refsam3d[dicom]', or write a .seg.nrrd file instead.")
+        raise OutputError(f"'{path}' needs the package highdicom; {HIGHDICOM_ADVICE}, or write a .seg.nrrd file instead.")
 
 
 def write_dicom_seg(path: Path, results: Sequence[PromptResult], volume: Volume, engine_info: Mapping[str, Any]) -> None:
@@ -136,7 +138,7 @@ def read_dicom_seg(path: Path) -> tuple[list[tuple[str, np.ndarray, dict[str, st
     try:
         import pydicom
     except ImportError as error:
-        raise InputError(f"'{path}' needs the package pydicom: pip install 'refsam3d[dicom]'.") from error
+        raise InputError(f"'{path}' needs the package pydicom; install it with: pip install pydicom.") from error
     try:
         data = pydicom.dcmread(path)
         kind = str(data.get("SegmentationType", ""))

@@ -262,7 +262,7 @@ def _read_frames(header: _Header, source: str) -> tuple[np.ndarray, Stack, tuple
     try:
         import pydicom
     except ImportError as error:
-        raise InputError(f"'{header.path}' is a multi-frame DICOM file, which needs pydicom: pip install refsam3d[dicom].") from error
+        raise InputError(f"'{header.path}' is a multi-frame DICOM file, which needs the package pydicom; install it with: pip install pydicom.") from error
     stack = stack_planes(frame_planes(pydicom.dcmread(header.path, stop_before_pixels=True), header.path), source)
     return np.ascontiguousarray(_narrow(_pixels(header.path))[stack.order]), stack, (header.path,)
 

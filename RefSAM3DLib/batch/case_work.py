@@ -175,7 +175,9 @@ def _compute(
     if volume.dicom_files and importlib.util.find_spec("highdicom") is not None:
         names.append(f"{case.key}.dcm")
     elif volume.dicom_files:
-        warnings.append('No DICOM SEG was written: it needs highdicom (pip install "refsam3d[dicom]").')
+        from ..dicom_seg import HIGHDICOM_ADVICE
+
+        warnings.append(f"No DICOM SEG was written: it needs the package highdicom; {HIGHDICOM_ADVICE}.")
     for name in names:
         if name.endswith(".dcm") and not any(row["voxels"] for row in rows):
             continue  # DICOM knows no SEG without a single voxel

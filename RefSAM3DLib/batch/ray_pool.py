@@ -1,4 +1,4 @@
-"""Cases on the machines of a Ray cluster. Optional: ``pip install "refsam3d[ray]"``.
+"""Cases on the machines of a Ray cluster. Optional: ``pip install ray``.
 
 One actor per GPU, or per ``workers`` CPU shares where the cluster has none; an actor loads the model once and keeps it.
 The journal stays with the process that the user started: an actor only returns an outcome, so a case that was under way
@@ -51,7 +51,7 @@ class RayPool:
 
     def __init__(self, options: BatchOptions, output: Path) -> None:
         if importlib.util.find_spec("ray") is None:
-            raise ConfigError('--ray needs the package ray; install it with: pip install "refsam3d[ray]".')
+            raise ConfigError('--ray needs the package ray; install it with: pip install ray.')
         self.ray: Any = importlib.import_module("ray")
         self.options, self.output = options, output.resolve()
         address = None if options.ray_address == "local" else options.ray_address

@@ -32,6 +32,11 @@ _OPTIONAL = (("pydicom", "pydicom"), ("highdicom", "highdicom"), ("matplotlib", 
 _MIN_FREE_GB = 1.0
 
 
+def package_of(module: str) -> str:
+    """Name under which the registry has a module."""
+    return dict(_NEEDED + _OPTIONAL).get(module.split(".")[0], module)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -112,7 +117,7 @@ def _packages(wanted: tuple[tuple[str, str], ...], problems: list[str] | None) -
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
             if problems is not None:
-                problems.append(f"The package {package} is missing: pip install refsam3d.")
+                problems.append(f"The package {package} is missing; install it with: pip install {package}.")
         except Exception as error:  # a broken binary raises anything
             if problems is not None:
                 problems.append(f"{package} cannot be imported: {' '.join(str(error).split())[:300]}")

@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefSAM3DError as error:
         return _say(str(error), USER_ERROR)
     except ModuleNotFoundError as error:
-        return _say(f"The package '{error.name}' is missing; install it with: pip install refsam3d (refsam3d doctor lists all).", USER_ERROR)
+        from .doctor import package_of
+
+        return _say(f"The package '{package_of(error.name or '')}' is missing; install it with pip (refsam3d doctor lists all).", USER_ERROR)
     except MemoryError:
         return _say("The memory is not enough; close other programs, or give a region with --roi.", USER_ERROR)
     except Exception as error:

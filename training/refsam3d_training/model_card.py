@@ -128,7 +128,7 @@ def card_markdown(name: str, card: dict[str, Any], sha256: str, size_bytes: int)
 
 
 def _score_lines(scores: dict[str, Any]) -> list[str]:
-    head = ["| structure | n | Dice | NSD 2 mm | NSD 5 mm | volume error |", "|---|---|---|---|---|---|"]
+    head = ["| structure | n | Dice | NSD 2 mm | NSD 5 mm | mean signed volume error |", "|---|---|---|---|---|---|"]
     lines = ["Mean over cases with a 95 % interval (bootstrap over cases).", "", *head]
     for name, row in scores["structures"].items():
         cells = [_cell(row.get(k)) for k in ("dice", "nsd_2mm", "nsd_5mm")]
