@@ -7,12 +7,12 @@ import shlex
 import numpy as np
 import pytest
 from refsam3d_training.__main__ import main
-from refsam3d_training.evaluation.calibrate import EMPTY, fit_confidence, fit_threshold
+from refsam3d_training.evaluation.calibrate import EMPTY, fit_confidence, fit_threshold, read_calibration
 from refsam3d_training.evaluation.case_record import THRESHOLDS
 from refsam3d_training.evaluation.journal import Journal
 from refsam3d_training.evaluation.probes import PAINTED, absent_names, cut_views, painted_view, presence_logits
 from refsam3d_training.evaluation.summary import by_verdict, paraphrases, presence, prompt_use
-from refsam3d_training.export import tensors_sha256
+from refsam3d_training.export import calibration_sha256, tensors_sha256
 from refsam3d_training.manifest import Manifest
 
 from RefSAM3DLib.checkpoint import load_checkpoint, save_checkpoint
@@ -72,14 +72,23 @@ def test_unknown_structures_are_neither_scored_nor_called_absent(evaluated):
     assert not any(r["name"] == "esophagus" for r in odd["presence"])
 
 
-def test_calibrate_then_export_changes_what_the_engine_says_and_keeps_the_weights(evaluated, tiny_data, tiny_run, tiny_model, tmp_path):
+def scores_with(calibration, evaluated, folder):
+    """The summary as if it had been measured with a calibration."""
+    values = json.loads((evaluated[0] / "summary.json").read_text())
+    values["model"]["calibration_sha256"] = calibration_sha256(read_calibration(json.loads(calibration.read_text())))
+    (folder / "scores.json").write_text(json.dumps(values))
+    return folder / "scores.json"
+
+
+def test_calibrate_then_export_changes_what_the_engine_says_and_keeps_the_weights(evaluated, tiny_data, tiny_run, tiny_model, tmp_path, capsys):
     calibration, output = tmp_path / "calibration.json", tmp_path / "calibrated.safetensors"
     assert main(["calibrate", str(tiny_model), "--data", str(tiny_data), "--sets", "phantoms_ct", "-o", str(calibration)]) == 0
     values = json.loads(calibration.read_text())
     assert values["fit"]["head_neck"]["absent"] > 0
-    scores = evaluated[0] / "summary.json"
-    command = ["export", str(tiny_run), "-o", str(output), "--data", str(tiny_data), "--calibration", str(calibration), "--scores", str(scores)]
-    assert main([*command, "--power-watts", "50"]) == 0
+    command = ["export", str(tiny_run), "-o", str(output), "--data", str(tiny_data), "--calibration", str(calibration), "--power-watts", "50", "--scores"]
+    assert main([*command, str(evaluated[0] / "summary.json")]) == 1
+    assert "another calibration" in capsys.readouterr().err, "they were measured on the file before"
+    assert main([*command, str(scores_with(calibration, evaluated, tmp_path))]) == 0
     plain, calibrated = load_checkpoint(tiny_model), load_checkpoint(output)
     assert calibrated.calibration["head_neck"].scale == pytest.approx(values["grids"]["head_neck"]["scale"])
     assert calibrated.card["tensors_sha256"] == plain.card["tensors_sha256"]
@@ -98,7 +107,14 @@ def test_calibrate_then_export_changes_what_the_engine_says_and_keeps_the_weight
 def test_a_model_file_is_exported_again_with_its_weights_and_another_calibration(evaluated, tiny_data, tiny_model, tmp_path, capsys):
     calibration, output = tmp_path / "c.json", tmp_path / "again.safetensors"
     calibration.write_text(json.dumps({"grids": {"head_neck": {"scale": 2.0, "least_confidence": {"larynx": 0.75}}}}))
-    command = ["export", str(tiny_model), "-o", str(output), "--calibration", str(calibration), "--scores", str(evaluated[0] / "summary.json")]
+    bare = tmp_path / "bare.safetensors"
+    scored = tmp_path / "scored.safetensors"
+    assert main(["export", str(tiny_model), "-o", str(scored), "--scores", str(evaluated[0] / "summary.json")]) == 0
+    assert main(["export", str(scored), "-o", str(bare), "--calibration", str(calibration)]) == 0
+    assert "scores" in load_checkpoint(scored).card
+    assert "scores" not in load_checkpoint(bare).card, "they are of another calibration"
+    scores = scores_with(calibration, evaluated, tmp_path)
+    command = ["export", str(tiny_model), "-o", str(output), "--calibration", str(calibration), "--scores", str(scores)]
     assert main(command) == 0
     before, after = load_checkpoint(tiny_model), load_checkpoint(output)
     assert after.calibration["head_neck"].least_confidence == {"larynx": 0.75}
@@ -249,7 +265,7 @@ def test_tables_of_prompt_use_paraphrases_and_presence_by_hand():
 
 def test_dice_by_verdict_parts_what_was_said_of_structures_that_are_there():
     rows = [("present", 0.9), ("present", 0.7), ("uncertain", 0.2)]
-    records = [{"structures": {"larynx": {"verdict": verdict, "dice": value}}} for verdict, value in rows] + [{"presence": []}]
+    records = [{"case": f"c{n}", "structures": {"larynx": {"verdict": verdict, "dice": value}}} for n, (verdict, value) in enumerate(rows)] + [{"presence": []}]
     found = by_verdict(records)
     assert {k: (v["mean"], v["n"]) for k, v in found.items()} == {"present": (0.8, 2), "uncertain": (0.2, 1)}
 
@@ -302,9 +318,12 @@ def test_every_image_is_asked_for_the_structures_of_every_other_grid(monkeypatch
 
 def test_journal_of_other_settings_is_another_file(tmp_path):
     first = Journal(tmp_path, {"model": "a"})
-    first.add("case", {"value": 1})
-    assert "case" in Journal(tmp_path, {"model": "a"})
-    assert "case" not in Journal(tmp_path, {"model": "b"})
+    first.add("case", {"value": 1}, "data")
+    assert Journal(tmp_path, {"model": "a"}).holds("case", "data")
+    assert not Journal(tmp_path, {"model": "a"}).holds("case", "corrected data")
+    assert not Journal(tmp_path, {"model": "b"}).holds("case", "data")
+    first.add("case", {"value": 2}, "corrected data")
+    assert Journal(tmp_path, {"model": "a"}).records["case"]["value"] == 2
 
 
 @pytest.mark.data

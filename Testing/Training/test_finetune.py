@@ -218,6 +218,13 @@ def test_pair_of_new_names_knows_its_mirror_and_a_distractor_stops_being_one(tin
     assert "liver" in wider.config.grids[0].structures
 
 
+def test_the_other_side_of_a_new_name_is_no_distractor_either(tiny_model):
+    base = load_checkpoint(tiny_model)
+    name = next(d for d in base.vocabulary.distractors if d.startswith("left ") and d.replace("left", "right") in base.vocabulary.distractors)
+    grown = extended(base, [name], base.config.grids[0]).vocabulary
+    assert not {name, name.replace("left", "right")} & {*grown.distractors}
+
+
 def test_finetune_command_takes_what_the_review_loop_gives_it(tiny_model, reviewed, tmp_path):
     (tmp_path / "f.toml").write_text('parts = ["adapters", "decoder"]\n')
     path = tmp_path / "adapter.safetensors"

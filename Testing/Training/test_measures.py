@@ -51,6 +51,17 @@ def test_bootstrap_is_seeded_and_holds_the_mean():
     assert bootstrap_interval([0.5, 0.5]) == (0.5, 0.5)
 
 
+def test_images_of_one_patient_are_drawn_together():
+    values = np.random.default_rng(0).normal(0.7, 0.1, 5).repeat(3)  # three images each, which say the same
+    patients = [f"p{n // 3}" for n in range(15)]
+    (low, high), (narrow_low, narrow_high) = bootstrap_interval(values, patients), bootstrap_interval(values)
+    assert high - low > 1.4 * (narrow_high - narrow_low)
+    assert (low, high) == pytest.approx(bootstrap_interval(values[::3])), "it is the interval of five patients"
+    table = np.array([[1.0, np.nan], [0.0, 0.5], [0.5, np.nan]])
+    low, high = bootstrap_interval(table, mean=lambda means: np.nanmean(means, axis=1))
+    assert 0 <= low < high <= 1
+
+
 def test_dice_loss_smooths_by_one_voxel_and_is_taken_per_prompt():
     import torch
     from refsam3d_training.losses import soft_dice_loss

@@ -1,6 +1,7 @@
 """Readers of other layouts, and faults that are all found at once."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -246,3 +247,26 @@ def test_labels_on_another_grid_are_refused_by_training_too_and_great_values_sta
         masks = [case.fine.labels == next(v for v, n in case.known.items() if n == name) for case in (plain, great)]
         assert masks[0].any()
         assert (masks[0] == masks[1]).all()
+
+
+def test_two_labels_of_one_name_are_refused_since_one_would_become_background(tiny_data, tmp_path, capsys):
+    source = str(tiny_data / "phantoms_ct")
+    assert main(["prepare", source, "-o", str(tmp_path / "out"), "--rename", "brainstem=neck", "larynx=neck"]) == 1
+    assert re.search(r"labels \d and \d of .* both called 'neck'; name them apart", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_set_that_tells_no_modality_is_not_called_mr(tmp_path):
+    from refsam3d_training.cases import load_cases
+
+    from RefSAM3DLib.config import ModelConfig
+    from RefSAM3DLib.resources import resource_path
+
+    write(tmp_path / "set" / "imagesTr" / "a.nii.gz", ct())
+    write(tmp_path / "set" / "labelsTr" / "a.nii.gz", label(1))
+    facts = {"name": "set", "labels": {"0": "background", "1": "brainstem"}, "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}]}
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(facts))
+    prepare(tmp_path / "set", tmp_path / "out", validation=0, test=0)
+    assert json.loads((tmp_path / "out" / "datalist.json").read_text())["modality"] == "per case"
+    (case,) = load_cases(tmp_path / "out", "training", ModelConfig.load(resource_path("Configs", "test_tiny.json")), "head_neck", tmp_path / "cache")
+    assert case.modality == "ct", "air far below zero tells"

@@ -130,3 +130,45 @@ def test_painted_structures_are_asked_and_known_to_be_absent(sampler, tiny_data,
     assert all(a.asked == b.asked for a, b in pairs)
     shown = [sum(int(t.any()) for pair in pairs for t in pair[n].targets[: pair[n].asked]) for n in (0, 1)]
     assert shown[1] < 0.9 * shown[0]
+
+
+def test_nothing_that_an_image_holds_on_another_grid_is_called_absent(sampler):
+    """One volume on two grids, as fine-tuning reads it; a hippocampus crop, which may show the brainstem; an image of another grid."""
+    from refsam3d_training.cases import Case, GridImage
+    from refsam3d_training.config import DomainShare, TrainConfig
+    from refsam3d_training.sampling import TileSampler
+
+    from RefSAM3DLib.config import ModelConfig
+    from RefSAM3DLib.resources import resource_path
+
+    model = ModelConfig.load(resource_path("Configs", "vit_t.json"))
+
+    def case(name, grid, structure):
+        labels = torch.zeros(24, 24, 24, dtype=torch.uint8)
+        labels[8:16, 8:16, 8:16] = 1
+        image = GridImage(torch.zeros(24, 24, 24).half(), labels)
+        return Case(name, grid, "ct", {1: structure}, [(-1.0, 1.0)] * 3, (72.0, 72.0, 72.0), image, image)
+
+    cases = [case("both", "head_neck", "larynx"), case("both", "limb", "soft tissue sarcoma"), case("leg", "limb", "soft tissue sarcoma"),
+             case("crop", "hippocampus", "anterior hippocampus")]  # fmt: skip
+    shares = tuple(DomainShare(g.name, 1.0, 1.0, foreign=0.5) for g in model.grids)
+    made = TileSampler(cases, TrainConfig("t", "vit_t", (), shares, phantoms=0, steps=2), model, sampler.vocabulary)
+    held = {"both": {"larynx", "soft tissue sarcoma"}, "leg": {"soft tissue sarcoma"}, "crop": {"anterior hippocampus", "hippocampus", "brainstem"}}
+    ask, denied = made._ask, {name: set() for name in held}
+
+    def watched(rng, grid, case, *rest):
+        tile = ask(rng, grid, case, *rest)
+        spoken = {w.lower(): s.name for s in made.vocabulary.structures for w in (s.name, *s.synonyms)}
+        longest = sorted(spoken, key=len, reverse=True)
+        for prompt, target in zip(tile.prompts, tile.targets, strict=True):
+            known = next((spoken[w] for w in longest if w in prompt.lower()), "")
+            if known and (not target.any()) and (known not in case.known.values()):
+                denied[case.name].add(known)
+        return tile
+
+    made._ask = watched
+    for step in range(150):
+        made.batch(step)
+    for name, there in held.items():
+        assert denied[name], name
+        assert not denied[name] & there, name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,20 +51,6 @@ class Case:
     coarse: GridImage
 
 
-def manifest_cases(folder: Path, split: str) -> Iterable[tuple[str, Path, Path, str, dict[int, str]]]:
-    """(name, image, label, modality, known) of a ``datalist.json``."""
-    manifest = folder / "datalist.json"
-    if not manifest.is_file():
-        raise InputError(f"'{manifest}' does not exist; run `prepare` first, or point to a folder that holds a datalist.json.")
-    values = json.loads(manifest.read_text(encoding="utf-8"))
-    labels = {int(k): v for k, v in values["labels"].items()}
-    for entry in values[split]:
-        modality = entry.get("modality", values.get("modality", "")).lower()
-        known = {v: labels[v] for v in entry.get("labelled", list(labels))}
-        name = f"{values['name']}/{entry.get('case') or Path(entry['image']).name.split('.')[0]}"
-        yield name, folder / entry["image"], folder / entry["label"], modality, known
-
-
 def preprocess(name: str, volume: Volume, labels: np.ndarray, known: dict[int, str], grid: GridConfig, intensity: IntensityConfig) -> Case:
     """Read a case onto its grid, fine and coarse. Labels are stored in a byte: values beyond it are numbered anew."""
     modality = Modality(volume.modality or Modality.MR)
@@ -95,20 +80,20 @@ def preprocess(name: str, volume: Volume, labels: np.ndarray, known: dict[int, s
 
 def load_cases(folder: Path, split: str, model: ModelConfig, grid_name: str, cache: Path, limit: int | None = None) -> list[Case]:
     """All cases of a split, from the cache where it is current."""
+    from .manifest import Manifest
+
     grid = model.grid(grid_name)
     cases = []
-    for number, (name, image, label, modality, known) in enumerate(manifest_cases(folder, split)):
-        if limit is not None and number >= limit:
-            break
-        key = hashlib.sha256(json.dumps([name, image.stat().st_size, image.stat().st_mtime_ns, label.stat().st_mtime_ns, modality,
+    for listed in Manifest.read(folder).cases[split][:limit]:
+        image, label, known = listed.image, listed.label, listed.known
+        key = hashlib.sha256(json.dumps([listed.name, image.stat().st_size, image.stat().st_mtime_ns, label.stat().st_mtime_ns, listed.modality,
                                          sorted(known.items()), str(grid), str(model.intensity), 3]).encode()).hexdigest()[:20]  # fmt: skip
         path = cache / f"{key}.npz"
         if path.is_file():
             cases.append(_read(path))
             continue
-        volume = load_volume(image, modality=modality or None)
-        target = load_label(label, volume)
-        case = preprocess(name, volume, target, known, grid, model.intensity)
+        volume = load_volume(image, modality=listed.modality or None)
+        case = preprocess(listed.name, volume, load_label(label, volume), known, grid, model.intensity)
         _write(case, path)
         cases.append(case)
     return cases

@@ -48,6 +48,12 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def calibration_sha256(calibration: Mapping[str, Calibration]) -> str:
+    """Hash of a calibration: masks and verdicts, and with them every score, depend on it."""
+    values = {grid: dataclasses.asdict(row) for grid, row in calibration.items()}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def load_state(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(training state, resolved configuration) of a run.
 
@@ -81,7 +87,7 @@ def export_run(
     state, stored = load_state(run)
     config = from_dict(TrainConfig, stored["train"])
     folders = [data / folder_and_grid(entry)[0] for entry in config.sets]
-    card = make_card(folders, state, stored, scores, tensors_sha256(state["average"]), hardware, power_watts, origin)
+    card = make_card(folders, state, stored, scores, tensors_sha256(state["average"]), calibration or {}, hardware, power_watts, origin)
     model = ModelConfig.from_dict(stored["model"])
     # Cases were cached on the complete grids, from which excluded structures were then taken.
     reading = model_config(config, len(state["kept"])) if config.exclude_structures else model
@@ -105,10 +111,13 @@ def export_again(
     from .model_card import LIMITS, card_markdown, scores_for_card
 
     checkpoint = load_checkpoint(model)
+    calibrated = calibration or checkpoint.calibration
     card = {**checkpoint.card, "limits": list(LIMITS)}
+    if calibration_sha256(calibrated) != calibration_sha256(checkpoint.calibration):
+        card.pop("scores", None)  # they were measured with the other one
     if scores is not None:
-        card["scores"] = scores_for_card(scores, tensors_sha256(checkpoint.state))
-    again = dataclasses.replace(checkpoint, calibration=calibration or checkpoint.calibration, card=card)
+        card["scores"] = scores_for_card(scores, tensors_sha256(checkpoint.state), calibrated)
+    again = dataclasses.replace(checkpoint, calibration=calibrated, card=card)
     output.parent.mkdir(parents=True, exist_ok=True)
     digest = save_checkpoint(again, output, overwrite)
     size = output.stat().st_size

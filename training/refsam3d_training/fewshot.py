@@ -49,7 +49,6 @@ class FewshotConfig:
         finetune: as in ``finetune.toml``.
         baseline: settings of the DynUNet. validation_cases: validation cases that the DynUNet's best weights are chosen on; the
             fine-tuning uses none.
-        test_limit: first test cases alone (0: all).
     """
 
     structure: str
@@ -62,7 +61,6 @@ class FewshotConfig:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     baseline: dict = field(default_factory=dict)
     validation_cases: int = 6
-    test_limit: int = 0
     folder: str = ""
 
     @classmethod
@@ -188,7 +186,7 @@ def _evaluate(config: FewshotConfig, data: Path, run: Path, base: Path, adapter:
     logger.info("Scoring %s on the test list.", name)
     engine = RefSAM3DEngine.from_checkpoint(base, "cpu", adapter)
     sets = (folder_and_grid(config.set)[0],)
-    records = collect(engine, data, "test", sets, run / "evaluation" / name, SCORES_ALONE, config.test_limit or None, pictures=False, purpose="fewshot")
+    records = collect(engine, data, "test", sets, run / "evaluation" / name, SCORES_ALONE, pictures=False, purpose="fewshot")
     write_json(path, {"model": engine.model_sha256, "records": [dice_alone(r) for r in records]})
 
 
@@ -201,4 +199,4 @@ def _reference(config: FewshotConfig, source: Manifest, run: Path, name: str, se
     if trainer.resume():
         logger.info("Continuing at step %d.", trainer.step)
     trainer.run()
-    score_baseline(trainer, source, "test", run / "dynunet" / name, config.test_limit or None)
+    score_baseline(trainer, source, "test", run / "dynunet" / name)

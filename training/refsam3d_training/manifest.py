@@ -81,8 +81,23 @@ class Manifest:
             cases = {split: [_case(folder, values, labels, entry) for entry in values.get(split, [])] for split in SPLITS}
         except (json.JSONDecodeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"'{path}' is no manifest ({type(error).__name__}: {error}); see training/README.md for the format.") from error
+        check_names_apart(labels, str(path))
         rest = {k: v for k, v in values.items() if k not in ("labels", *SPLITS)}
         return cls(folder, values.get("name", folder.name), labels, cases, rest)
+
+
+def check_names_apart(labels: dict[int, str], where: str) -> None:
+    """Refuse one name for two values: of the two, one would silently count as background.
+
+    Raises:
+        InputError: with both values and what to do instead.
+    """
+    for value, name in labels.items():
+        if other := next((v for v, n in labels.items() if n == name and v != value), None):
+            raise InputError(
+                f"The labels {value} and {other} of '{where}' are both called '{name}'; name them apart, and write their union as a composite: "
+                f'"composites": {{"{name}": [{value}, {other}]}}.'
+            )
 
 
 def _case(folder: Path, values: dict[str, Any], labels: dict[int, str], entry: dict[str, Any]) -> ManifestCase:

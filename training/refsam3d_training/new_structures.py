@@ -53,7 +53,8 @@ def extended(base: Checkpoint, names: Sequence[str], grid: GridConfig, synonyms:
     values = base.vocabulary.to_dict()
     known = [*base.vocabulary.names, *new]
     entries = [structure_entry(n, known, (synonyms or {}).get(n, ())) for n in new]
-    spoken = {normalise(w) for e in entries for w in (e["name"], *e["synonyms"])}
+    # A flipped tile, and the engine's mirror image, ask for the other side in these very words.
+    spoken = {normalise(w) for e in entries for text in (e["name"], *e["synonyms"]) for w in (text, swap_sides(text))}
     values["structures"] = [*values["structures"], *entries]
     values["distractors"] = [d for d in values["distractors"] if normalise(d) not in spoken]
     vocabulary = Vocabulary.from_json(values)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from RefSAM3DLib.atomic import write_aside
+from RefSAM3DLib.batch.case_lists import PER_CASE
 from RefSAM3DLib.errors import InputError, OutputError, RefSAM3DError
 from RefSAM3DLib.geometry import Geometry, reorient
 from RefSAM3DLib.segmentation_io import read_segmentation
@@ -18,7 +19,7 @@ from RefSAM3DLib.types import Modality
 from RefSAM3DLib.volume_io import load_volume
 
 from .case_checks import Fault, check, faults_table
-from .manifest import SPLITS, Manifest
+from .manifest import SPLITS, Manifest, check_names_apart
 from .readers import READERS, openkbp_array, recognise
 
 #: Cases shown in the mosaic, and the edge of each in pixels.
@@ -49,13 +50,14 @@ def prepare(
     found = READERS[kind or recognise(source)](source)
     if not any(found.entries.values()):
         raise InputError(f"'{source}' holds no pair of image and label for the format '{kind or recognise(source)}'; check the folder.")
-    output.mkdir(parents=True, exist_ok=True)
     renames = structures or {}
     labels = {v: renames.get(n, n) for v, n in found.labels.items()}
+    check_names_apart(labels, str(source))
+    output.mkdir(parents=True, exist_ok=True)
     lists = split_by_patient(found.entries, validation, test)
     lists = {split: [_materialised(e, output) for e in entries] for split, entries in lists.items()}
     values = {
-        "name": found.name, "modality": found.modality or "MR", "labels": {str(v): n for v, n in labels.items()},
+        "name": found.name, "modality": found.modality or PER_CASE, "labels": {str(v): n for v, n in labels.items()},
         "note": "'labelled' lists the values known in a case; a structure not listed is UNKNOWN there, not background.",
         "licence": found.licence, "citation": found.citation, "notes": found.notes, **lists,
     }  # fmt: skip

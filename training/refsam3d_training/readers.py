@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from RefSAM3DLib.batch.case_lists import PER_CASE
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.seg_nrrd import segment_titles
 
@@ -83,7 +84,7 @@ def read_totalsegmentator(folder: Path) -> Found:
         masks = {v: str(case / "segmentations" / f"{n}.nii.gz") for v, n in enumerate(names, 1) if (case / "segmentations" / f"{n}.nii.gz").is_file()}
         entry = {"image": str(image), "masks": masks, "modality": "CT" if image.name.startswith("ct") else "MR", "patient": case.name, "case": case.name}
         entries.setdefault(splits.get(case.name) or "training", []).append(entry)
-    return Found(folder.name, labels, entries, "per case")
+    return Found(folder.name, labels, entries, PER_CASE)
 
 
 def read_openkbp(folder: Path) -> Found:
@@ -117,7 +118,7 @@ def read_bids(folder: Path) -> Found:
         suffix = image.name.split(".")[0].rsplit("_", 1)[-1].lower()
         modality = "PET" if suffix == "pet" else "CT" if suffix == "ct" else "MR"
         entries.append({"image": str(image), "label": str(label), "patient": subject, "modality": modality})
-    return Found(folder.name, labels, {"training": entries}, "per case")
+    return Found(folder.name, labels, {"training": entries}, PER_CASE)
 
 
 def read_datalist(folder: Path) -> Found:
@@ -133,7 +134,7 @@ def read_datalist(folder: Path) -> Found:
 
 def read_slicer(folder: Path) -> Found:
     """What a person saved from Slicer: ``X.seg.nrrd`` beside the image ``X.nrrd``, or beside the only image of its folder."""
-    found = Found(folder.name, {}, {"training": []}, "per case")  # the files must tell
+    found = Found(folder.name, {}, {"training": []}, PER_CASE)  # the files must tell
     values: dict[str, int] = {}
     alone: list[str] = []
     for label in sorted(folder.glob("**/*.seg.nrrd")):

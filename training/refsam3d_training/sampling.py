@@ -6,6 +6,7 @@ Every draw depends on (seed, step, rank, index) alone: a run that was killed and
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,12 @@ CUT_VIEW = 0.35
 CANONICAL_WORDING = 0.25
 #: Structures that are the union of others, where all of these are known.
 COMPOSITES = {"hippocampus": ("anterior hippocampus", "posterior hippocampus")}
+#: Trained names that an image of a grid may show although nobody contoured them there: no evidence of absence.
+MAY_BE_VISIBLE = {
+    "head_neck": {"anterior hippocampus", "posterior hippocampus", "hippocampus"},
+    "hippocampus": {"brainstem"},
+    "abdomen": {"spinal cord", "esophagus"},
+}
 
 
 @dataclass
@@ -61,6 +68,12 @@ class TileSampler:
                 name: [c for c in self.by_grid[grid.name] if any(n == name and (c.fine.labels == v).any() for v, n in c.known.items())]
                 for name in sorted(names)
             }
+        #: names known in a volume on any grid: the same volume may be there on another one
+        self.known_names: dict[str, set[str]] = defaultdict(set)
+        for case in cases:
+            names = set(case.known.values())
+            self.known_names[case.name] |= names | {whole for whole, parts in COMPOSITES.items() if names & set(parts)}
+        self.counter_examples: dict[tuple[str, str], list[Case]] = {}
         self.centres: dict[tuple[int, int], np.ndarray] = {}
         options = [(s, coarse, weight) for s in config.shares for coarse, weight in ((False, s.fine), (True, s.coarse)) if weight > 0]
         self.options = [o for o in options if self.by_grid.get(o[0].grid)]
@@ -110,15 +123,23 @@ class TileSampler:
 
     def _choose_case(self, rng: np.random.Generator, grid: GridConfig, foreign: bool) -> tuple[Case, str | None]:
         if foreign:
-            others = [g for g in self.by_grid if g != grid.name and self.by_grid[g] and not (grid.name == "hippocampus" and g == "head_neck")]
-            if others:  # a head CT does hold a hippocampus: it is no counter-example for one
-                pool = self.by_grid[others[rng.integers(len(others))]]
+            pools = [pool for name in self.by_grid if name != grid.name and (pool := self._counter_examples(grid, name))]
+            if pools:
+                pool = pools[rng.integers(len(pools))]
                 return pool[rng.integers(len(pool))], None
         # By structure first: the esophagus is contoured in half of the cases and would otherwise be seen half as often.
         names = [n for n, cases in self.holding[grid.name].items() if cases]
         name = names[rng.integers(len(names))]
         pool = self.holding[grid.name][name]
         return pool[rng.integers(len(pool))], name
+
+    def _counter_examples(self, grid: GridConfig, other: str) -> list[Case]:
+        """Images of another grid that hold nothing of this one: a head CT does hold a hippocampus."""
+        if (grid.name, other) not in self.counter_examples:
+            asked = set(grid.structures) - MAY_BE_VISIBLE.get(other, set())
+            chosen = [c for c in self.by_grid[other] if not self.known_names[c.name] & set(grid.structures)] if asked else []
+            self.counter_examples[grid.name, other] = chosen
+        return self.counter_examples[grid.name, other]
 
     def _centre_of(self, case: Case, name: str) -> np.ndarray:
         value = next(v for v, n in case.known.items() if n == name)
@@ -134,8 +155,9 @@ class TileSampler:
         empty = torch.zeros(labels.shape, dtype=torch.bool)
         if foreign:
             for name in grid.structures:
-                prompts.append(self.wording(rng, name))
-                targets.append(empty)
+                if name not in MAY_BE_VISIBLE.get(case.grid, set()):
+                    prompts.append(self.wording(rng, name))
+                    targets.append(empty)
         else:
             present = {name: labels == value for value, name in case.known.items()}
             for whole, parts in COMPOSITES.items():
@@ -150,7 +172,7 @@ class TileSampler:
                     targets.append(mask)
         asked = len(prompts)
         for _ in range(self.config.absent_prompts):
-            prompts.append(self._absent_wording(rng, grid))
+            prompts.append(self._absent_wording(rng, grid, case))
             targets.append(empty)
         return Tile(volume, torch.stack(targets), prompts, asked, grid.name, coarse)
 
@@ -162,8 +184,9 @@ class TileSampler:
         template = self.vocabulary.templates[rng.integers(len(self.vocabulary.templates))]
         return template.format(wordings[rng.integers(len(wordings))])
 
-    def _absent_wording(self, rng: np.random.Generator, grid: GridConfig) -> str:
-        others = [n for g in self.model.grids if g.name != grid.name for n in g.structures if not (g.name == "hippocampus" and grid.name == "head_neck")]
+    def _absent_wording(self, rng: np.random.Generator, grid: GridConfig, case: Case) -> str:
+        visible = MAY_BE_VISIBLE.get(case.grid, set()) | self.known_names[case.name]
+        others = [n for g in self.model.grids if g.name != grid.name for n in g.structures if n not in visible]
         if others and rng.random() < 0.4:
             return self.wording(rng, others[rng.integers(len(others))])
         name = self.vocabulary.distractors[rng.integers(len(self.vocabulary.distractors))]

@@ -45,8 +45,9 @@ def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool =
     started = {"name": checkpoint.config.name, "sha256": checkpoint.sha256, "decoder": dataclasses.asdict(checkpoint.config.decoder)}
     digest = tensors_sha256(state)
     card = {**checkpoint.card, "limits": list(LIMITS), "tensors_sha256": digest, "widened_from": started}
+    card["training"] = {**card.get("training", {}), "parameters": sum(v.numel() for v in state.values())}
     if "scores" in card:
-        card["scores"] = {**card["scores"], "tensors_sha256": digest}
+        card["scores"] = {**card["scores"], "seconds_per_case": {}}  # the answers are the same, their cost is not
     output.parent.mkdir(parents=True, exist_ok=True)
     sha256 = save_checkpoint(dataclasses.replace(checkpoint, config=config, state=state, card=card), output, overwrite)
     size = output.stat().st_size

@@ -43,7 +43,8 @@ def score_baseline(baseline: Baseline, manifest: Manifest, split: str, output: P
                 rows[name] = {"dice": dice(found[name], mask), "nsd": {f"{t:g}": v for t, v in zip(TOLERANCES_MM, nsd, strict=True)},
                               "volume_ml": float(found[name].sum()) * unit, "truth_ml": float(mask.sum()) * unit}  # fmt: skip
         assert volume.modality is not None
-        records.append({"case": case.name, "grid": baseline.grid.name, "modality": volume.modality.value, "structures": rows, "elapsed_s": elapsed})
+        told = {"case": case.name, "grid": baseline.grid.name, "modality": volume.modality.value, "patient": case.patient}
+        records.append({**told, "structures": rows, "elapsed_s": elapsed})
     result = {
         "grid": baseline.grid.name, "split": split, "step": baseline.best_step, "steps": baseline.step, "filters": baseline.config.filters,
         "seed": baseline.config.seed, "validation_dice": round(baseline.best_score, 4), "seconds": round(baseline.seconds, 1),

@@ -29,12 +29,13 @@ class Journal:
                     continue  # the line that a kill cut short
                 self.records[record["key"]] = record
 
-    def __contains__(self, key: str) -> bool:
-        return key in self.records
+    def holds(self, key: str, stamp: str) -> bool:
+        """Whether a record is there, and of data that have not changed since."""
+        return key in self.records and self.records[key].get("stamp") == stamp
 
-    def add(self, key: str, record: Mapping[str, Any]) -> None:
-        """Keep a record for good."""
-        row = {"key": key, **record}
+    def add(self, key: str, record: Mapping[str, Any], stamp: str) -> None:
+        """Keep a record for good, beside a hash of the data that it was measured on; a later one of the same key counts."""
+        row = {"key": key, "stamp": stamp, **record}
         text = json.dumps(row)
         with open(self.path, "ab+") as handle:
             handle.seek(0, os.SEEK_END)

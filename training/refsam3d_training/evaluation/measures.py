@@ -39,21 +39,33 @@ def surface_dice(predicted: np.ndarray, truth: np.ndarray, spacing_dhw: Sequence
         return [float(compute_surface_dice(masks[0], masks[1], [t], spacing=list(spacing_dhw))[0, 0]) for t in tolerances_mm]
 
 
-def bootstrap_interval(values: Sequence[float], statistic: Callable[[np.ndarray], np.ndarray] | None = None) -> tuple[float, float]:
-    """95 % percentile interval of the mean (or of a row-wise statistic) over cases; NaN without values."""
-    array = np.asarray(values, dtype=float)
-    if not len(array):
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray, groups: Sequence[str] | None = None, mean: Callable[[np.ndarray], np.ndarray] = np.ravel
+) -> tuple[float, float]:
+    """95 % percentile interval of a mean by resampling; NaN without values.
+
+    Args:
+        values: (N,), or (N, K) with NaN where a row lacks a column. groups: what is drawn with all of its rows (N,): rows of one patient
+            are no independent draws. Default: each row by itself. mean: from the K means of the columns (R, K) to one number each (R,).
+    """
+    table = np.asarray(values, dtype=float)
+    if not len(table):
         return float("nan"), float("nan")
+    table = table.reshape(len(table), -1)
+    index = np.arange(len(table)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    count = int(index.max()) + 1
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    drawn = array[rng.integers(len(array), size=(RESAMPLES, len(array)))]
-    means = drawn.mean(1) if statistic is None else statistic(drawn)
+    drawn = rng.integers(count, size=(RESAMPLES, count))
+    weights = np.stack([np.bincount(row, minlength=count) for row in drawn])[:, index].astype(float)  # (R, N): how often each row was drawn
+    with np.errstate(invalid="ignore"):  # a resample without any row of a column: NaN, which ``mean`` passes over
+        means = mean((weights @ np.nan_to_num(table)) / (weights @ ~np.isnan(table)))
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
-def described(values: Sequence[float]) -> dict[str, float | int | list[float]]:
-    """Mean, interval and number of cases, rounded for a table."""
-    low, high = bootstrap_interval(values)
+def described(values: Sequence[float], groups: Sequence[str] | None = None) -> dict[str, float | int | list[float]]:
+    """Mean, interval and number of values, rounded for a table; ``groups`` as in :func:`bootstrap_interval`."""
+    low, high = bootstrap_interval(values, groups)
     mean = float(np.mean(values)) if len(values) else float("nan")
     return {"mean": round(mean, 4), "interval": [round(low, 4), round(high, 4)], "n": len(values)}
 

@@ -18,13 +18,8 @@ from RefSAM3DLib.text.wording import swap_sides
 from RefSAM3DLib.types import Modality, PromptResult, PromptStatus, ResolvedPrompt, Term, Volume
 
 from ..painting import cover, empty_place
+from ..sampling import MAY_BE_VISIBLE
 
-#: Trained names that an image of a grid may show although nobody contoured them there: no evidence of absence.
-MAY_BE_VISIBLE = {
-    "head_neck": {"anterior hippocampus", "posterior hippocampus", "hippocampus"},
-    "hippocampus": {"brainstem"},
-    "abdomen": {"spinal cord", "esophagus"},
-}
 #: Names without a row in any label map that no head, temporal lobe or thigh holds.
 FAR_AWAY = ("liver", "spleen", "left kidney", "right kidney", "pancreas", "stomach", "gallbladder", "duodenum", "heart")
 #: In a cut field of view, of more than this a structure is present, of nothing it is absent, and between them not counted.

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
+from RefSAM3DLib.batch.content_hash import hash_file, hash_request
 from RefSAM3DLib.checkpoint import file_sha256
 from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.errors import InputError
 
-from ..export import tensors_sha256
-from ..manifest import SPLITS, Manifest
+from ..export import calibration_sha256, tensors_sha256
+from ..manifest import SPLITS, Manifest, ManifestCase
 from .case_record import Extras, measure_case, measure_foreign
 from .ellipsoid import ellipsoid_baseline
 from .journal import Journal
@@ -59,9 +60,10 @@ def collect(
     records = []
     started, done = time.monotonic(), 0
     for number, (_, index, case) in enumerate(work):
-        if case.name not in journal:
+        stamp = _stamp(case)
+        if not journal.holds(case.name, stamp):
             own = replace(extras, paraphrases=extras.paraphrases if index < paraphrase_cases else 0)
-            journal.add(case.name, measure_case(engine, case, own, output / "pictures" if pictures else None))
+            journal.add(case.name, measure_case(engine, case, own, output / "pictures" if pictures else None), stamp)
             done += 1
             left = (time.monotonic() - started) / done * (len(work) - number - 1) / 60
             scores = " ".join(f"{v['dice']:.2f}" for v in journal.records[case.name]["structures"].values())
@@ -70,15 +72,23 @@ def collect(
     foreign = sorted((data / FOREIGN_SET / "images").glob("*.nii.gz"))[: limit or None] if extras.absent else []
     for image in foreign:
         key = f"{FOREIGN_SET}/{image.name.split('.')[0]}"
-        if key not in journal:
-            journal.add(key, measure_foreign(engine, key, image, extras))
+        stamp = hash_request(image=image.stat().st_size)
+        if not journal.holds(key, stamp):
+            journal.add(key, measure_foreign(engine, key, image, extras), stamp)
         records.append(journal.records[key])
     return records
 
 
+def _stamp(case: ManifestCase) -> str:
+    """Changes with the case: a label or a list that was corrected is measured anew."""
+    return hash_request(image=[case.image.stat().st_size, case.image.stat().st_mtime_ns], label=hash_file(case.label), known=sorted(case.known.items()),
+                        composites=sorted(case.composites.items()), modality=case.modality)  # fmt: skip
+
+
 def dice_alone(record: Record) -> Record:
     """What ``compare`` needs of a case: small enough to be kept beside the tables, so that later references need no second evaluation."""
-    return {**{k: record[k] for k in ("case", "grid", "modality")}, "structures": {n: {"dice": r["dice"]} for n, r in record["structures"].items()}}
+    told = {k: record.get(k, "") for k in ("case", "grid", "modality", "patient")}
+    return {**told, "structures": {n: {"dice": r["dice"]} for n, r in record["structures"].items()}}
 
 
 def evaluate(
@@ -92,6 +102,7 @@ def evaluate(
     records = collect(engine, data, split, sets, output, extras, limit, paraphrase_cases, pictures)
     summary: dict[str, Any] = {
         "model": {"name": engine.model_name, "sha256": engine.model_sha256, "tensors_sha256": tensors_sha256(engine.checkpoint.state),
+                  "calibration_sha256": calibration_sha256(engine.checkpoint.calibration),
                   "adapter": engine.adapter and Path(engine.adapter).name, "training": engine.model_card.get("training", {})},
         "split": split, "limit": limit,
         "device": f"{engine.device_name}, {torch.get_num_threads()} threads, torch {torch.__version__.split('+')[0]}, {platform.machine()}",

@@ -23,6 +23,11 @@ def structure_key(record: Record, name: str) -> str:
     return f"{name} ({record['modality'].upper()})" if record["grid"] == "limb" else name
 
 
+def drawn_by(record: Record) -> str:
+    """What a bootstrap draws: the patient, with all images of them, or the case where no patient is known."""
+    return str(record.get("patient") or record["case"])
+
+
 def by_structure(records: Iterable[Record]) -> dict[str, Any]:
     """Dice, surface Dice and volume error per structure (and modality), with intervals."""
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -42,22 +47,16 @@ def by_structure(records: Iterable[Record]) -> dict[str, Any]:
 
 
 def grid_mean(records: Iterable[Record], grid: str, score: str = "dice") -> dict[str, Any]:
-    """Mean over structures of the mean over cases; the bootstrap draws cases."""
+    """Mean over structures of the mean over cases; the bootstrap draws patients with all of their cases."""
     mine = [r for r in records if r["grid"] == grid and r.get("structures")]
     names = sorted({n for r in mine for n in r["structures"]})
     table = np.array([[r["structures"].get(n, {}).get(score, np.nan) for n in names] for r in mine])
     if not table.size:
         return described([])
 
-    def statistic(drawn: np.ndarray) -> np.ndarray:
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a resample without any case of a structure
-            return np.nanmean(np.nanmean(drawn, axis=-2), axis=-1)
-
-    low, high = bootstrap_interval(table, statistic)  # type: ignore[arg-type]
-    return {"mean": round(float(statistic(table)), 4), "interval": [round(low, 4), round(high, 4)], "n": len(mine), "structures": len(names)}
+    low, high = bootstrap_interval(table, [drawn_by(r) for r in mine], lambda means: np.nanmean(means, axis=1))
+    mean = float(np.nanmean(np.nanmean(table, axis=0)))
+    return {"mean": round(mean, 4), "interval": [round(low, 4), round(high, 4)], "n": len(mine), "structures": len(names)}
 
 
 def prompt_use(records: Iterable[Record]) -> dict[str, Any]:
@@ -115,6 +114,7 @@ def presence(records: Iterable[Record]) -> dict[str, Any]:
     inside = [r for r in trained if r["kind"] in CUT_KINDS or (r["kind"] == "own" and r["grid"] == "head_neck")]
     distractors = [r for r in rows if r["kind"] == "distractor"]
     error, bins = reliability([r["probability"] for r in trained], [r["present"] for r in trained])
+    error_inside, _ = reliability([r["probability"] for r in inside], [r["present"] for r in inside])
     kinds = sorted({r["kind"] for r in rows if not r["present"]})
     absent = {k: [r for r in rows if r["kind"] == k and not r["present"]] for k in kinds}
     return {
@@ -123,10 +123,12 @@ def presence(records: Iterable[Record]) -> dict[str, Any]:
         "auroc_painted_over": _auroc(painted),
         "auroc_by_grid": {g: _auroc([r for r in trained if r["grid"] == g]) for g in sorted({r["grid"] for r in trained})},
         "ece": round(error, 4),
+        "ece_inside_head_and_neck": round(error_inside, 4) if inside else None,
         "reliability": bins,
         "prompts": {"present": sum(r["present"] for r in trained), "absent": sum(not r["present"] for r in trained)},
         "present_but_not_drawn": _share([not r["drawn"] for r in trained if r["present"]]),
         "absent_and_not_drawn": _share([not r["drawn"] for r in trained if not r["present"]]),
+        "absent_and_not_drawn_inside_head_and_neck": _share([not r["drawn"] for r in inside if not r["present"]]),
         "absent_and_not_drawn_by_kind": {k: {**_share([not r["drawn"] for r in v]), "verdict_absent": _share([r["verdict"] == "absent" for r in v])["share"]}
                                          for k, v in absent.items()},
         "painted_over": {"verdicts": _verdicts([r for r in painted if not r["present"]]), "verdicts_beside": _verdicts([r for r in painted if r["present"]])},
@@ -142,11 +144,11 @@ def _verdicts(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def by_verdict(records: Iterable[Record]) -> dict[str, Any]:
     """Dice of structures that are there by what was said of them: a verdict that can be trusted parts good outlines from bad ones."""
-    rows: dict[str, list[float]] = defaultdict(list)
+    rows: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for record in records:
         for row in record.get("structures", {}).values():
-            rows[row["verdict"]].append(row["dice"])
-    return {verdict: described(values) for verdict, values in sorted(rows.items())}
+            rows[row["verdict"]].append((row["dice"], drawn_by(record)))
+    return {verdict: described(*zip(*pairs, strict=True)) for verdict, pairs in sorted(rows.items())}
 
 
 def _share(flags: list[bool]) -> dict[str, Any]:
