@@ -5,10 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ..config import ModelConfig
 
 NAME = "inflate"
 HELP = "turn a published SAM checkpoint (and a CLIP text tower) into a 3D checkpoint to train from"
@@ -34,12 +30,13 @@ def run(args: argparse.Namespace) -> int:
     from .. import __version__
     from ..atomic import check_output
     from ..checkpoint import Checkpoint, file_sha256, save_checkpoint
+    from ..config import ModelConfig
     from ..modeling.build import build_model
     from ..sam_weights import load_sam
     from ..text.tower import load_text_tower
     from ..text.vocabulary import Vocabulary
 
-    config = _config(args.config)
+    config = ModelConfig.named(args.config)
     if args.decoder:
         config = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, kind=args.decoder))
     check_output(args.output, args.overwrite)
@@ -61,17 +58,8 @@ def run(args: argparse.Namespace) -> int:
     }
     tokens = None if config.text.name else ()
     digest = save_checkpoint(Checkpoint(config, Vocabulary.default(), tokens, model.state_dict(), card=card), args.output, args.overwrite)
-    sys.stdout.write(f"Wrote '{args.output}' (sha256 {digest[:12]}). It finds nothing yet: its adapters are untrained; train it first.\n")
+    sys.stdout.write(
+        f"Wrote '{args.output}' (sha256 {digest[:12]}). It finds nothing yet: its adapters are untrained; train it first: python -m refsam3d_training "
+        f"train CONFIG --init '{args.output}', with model = \"{args.config}\" in CONFIG.\n"
+    )
     return 0
-
-
-def _config(name: str) -> ModelConfig:
-    from ..config import ModelConfig
-    from ..errors import ConfigError
-    from ..resources import resource_path
-
-    path = Path(name) if name.endswith(".json") else resource_path("Configs") / f"{name}.json"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in resource_path("Configs").glob("*.json")))
-        raise ConfigError(f"The configuration '{name}' does not exist; use one of {known}, or give a JSON file.")
-    return ModelConfig.load(path)

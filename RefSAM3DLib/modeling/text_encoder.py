@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import TextEncoderConfig
@@ -55,7 +56,9 @@ class TextEncoder(nn.Module):
         mask = token_ids != 0
         # Up to the last real token of any row, not their number: in a published tower zero is a token too ("!").
         length = int((mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).max())  # trailing padding changes nothing
-        if not self.config.name:
+        if self.config.name:  # its causal mask has one size; a shorter context of the configuration is padded to it
+            token_ids = F.pad(token_ids, (0, self.tower.context_length - token_ids.shape[1]))
+        else:
             token_ids, mask = token_ids[:, :length], mask[:, :length]
         _, words = self.tower(token_ids)
         words, mask = words[:, :length], mask[:, :length]

@@ -1,5 +1,7 @@
 """A structure held out of a training is met nowhere: not as a prompt, present or absent, not as a word, not as a contour."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from refsam3d_training.cases import load_cases
@@ -47,8 +49,8 @@ def test_an_excluded_name_is_not_asked_as_absent_in_images_of_other_grids(tiny_d
     for excluded, expected in (((), True), (("larynx",), False)):
         vocabulary = vocabulary_without(Vocabulary.default(), excluded)
         sampler = TileSampler.__new__(TileSampler)
-        sampler.config, sampler.model, sampler.vocabulary = config, model_without(model, excluded), vocabulary
-        texts = [sampler._absent_wording(rng, model.grid("limb")) for _ in range(800)]
+        sampler.config, sampler.model, sampler.vocabulary, sampler.known_names = config, model_without(model, excluded), vocabulary, {"leg": set()}
+        texts = [sampler._absent_wording(rng, model.grid("limb"), SimpleNamespace(name="leg", grid="limb")) for _ in range(800)]
         assert any("larynx" in t or "voice box" in t for t in texts) is expected
 
 

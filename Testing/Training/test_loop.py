@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from refsam3d_training.__main__ import main
 from refsam3d_training.curves import LiveScalars, read_curve, write_curves
 from refsam3d_training.loop import NonFiniteLossError
 from refsam3d_training.setup_run import make_trainer
+
+from RefSAM3DLib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from RefSAM3DLib.config import ModelConfig
+from RefSAM3DLib.modeling.build import build_model
+from RefSAM3DLib.text.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -135,3 +141,39 @@ def test_validation_scores_are_taken_as_often_as_asked_and_change_no_weight(tiny
     live = scalars(tmp_path / "run")
     assert [step for step, _ in live["validation/mean"]] == [4, 6]
     assert [step for step, _ in live["loss"]] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("tower", ["", "ViT-S-32-alt"])
+def test_an_inflated_checkpoint_can_be_trained_and_its_card_says_what_it_began_with(tiny_data, tmp_path, tower, capsys):
+    """A published image encoder with a random small tower that knows no word yet, and with a published tower that reads CLIP's own tokens."""
+    from RefSAM3DLib.resources import resource_path
+
+    values = json.loads(resource_path("Configs", "test_tiny.json").read_text(encoding="utf-8"))
+    if tower:
+        values["text"] |= {"name": tower}
+    (tmp_path / "own.json").write_text(json.dumps(values), encoding="utf-8")
+    model = ModelConfig.load(tmp_path / "own.json")
+    card = {"sources": [{"file": "sam_vit_t.pth"}], "limits": "untrained adapters"}
+    inflated = Checkpoint(model, Vocabulary.default(), None if tower else (), build_model(model).state_dict(), card=card)
+    save_checkpoint(inflated, tmp_path / "inflated.safetensors")
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f'name = "own"\nmodel = "{tmp_path / "own.json"}"\nsets = ["phantoms_ct:head_neck"]\nphantoms = 0\nsteps = 1\nreport_steps = 1\n'
+        '[[shares]]\ngrid = "head_neck"\nfine = 1.0\ncoarse = 0.0\n'
+    )
+    run, where = tmp_path / "run", ["--data", str(tiny_data)]
+    assert main(["train", str(config), "--run", str(run), "--init", str(tmp_path / "inflated.safetensors"), *where]) == 0
+    assert main(["train", str(config), "--run", str(run), *where]) == 0  # goes on
+    assert main(["export", str(run), "-o", str(tmp_path / "out.safetensors"), *where]) == 0
+    trained = load_checkpoint(tmp_path / "out.safetensors")
+    assert (trained.tokens is None) == bool(tower)
+    before, after = inflated.state["image_encoder.patch_embed.plane"], trained.state["image_encoder.patch_embed.plane"].float()
+    assert (before - after).abs().max() < 0.01, "it began there"
+    assert any("sam_vit_t.pth" in limit for limit in trained.card["limits"])
+    assert not any("no SAM or CLIP" in limit for limit in trained.card["limits"])
+    trained.build()
+    other = json.loads((tmp_path / "own.json").read_text(encoding="utf-8"))
+    other["image"]["dim"] *= 2
+    (tmp_path / "own.json").write_text(json.dumps(other), encoding="utf-8")
+    assert main(["train", str(config), "--run", str(tmp_path / "again"), "--init", str(tmp_path / "inflated.safetensors"), *where]) == 1
+    assert "different: image" in capsys.readouterr().err

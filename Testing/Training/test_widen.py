@@ -48,14 +48,13 @@ def test_the_wider_network_draws_the_same_and_its_new_channels_can_learn(wider):
     assert wide.pixel_path.detail[0].weight.grad.abs().max() > 0
 
 
-def test_the_command_keeps_calibration_and_says_what_it_came_from(tiny_model, tmp_path, monkeypatch):
+def test_the_command_keeps_calibration_and_says_what_it_came_from(tiny_model, tmp_path):
     base = load_checkpoint(tiny_model)
     values = {**base.config.to_dict(), "decoder": {**dataclasses.asdict(base.config.decoder), "pixel_dim": 9, "detail_channels": 2}}
-    (tmp_path / "Configs").mkdir()
-    (tmp_path / "Configs" / "wider.json").write_text(json.dumps(values), encoding="utf-8")
-    monkeypatch.setattr("refsam3d_training.widen.resource_path", tmp_path.joinpath)
+    config = tmp_path / "wider.json"
+    config.write_text(json.dumps(values), encoding="utf-8")
     out = tmp_path / "wide.safetensors"
-    assert main(["widen", str(tiny_model), "--model", "wider", "-o", str(out)]) == 0
+    assert main(["widen", str(tiny_model), "--model", str(config), "-o", str(out)]) == 0
     wide = load_checkpoint(out)
     assert wide.config.decoder.pixel_dim == 9
     assert wide.calibration == base.calibration
@@ -63,16 +62,16 @@ def test_the_command_keeps_calibration_and_says_what_it_came_from(tiny_model, tm
     assert wide.card["tensors_sha256"] == tensors_sha256(wide.state)
     assert len(wide.state[f"{EMBEDDING}.bias"]) == 8 * 9 + 1
     again = tmp_path / "again.safetensors"
-    widen(tiny_model, "wider", again)
+    widen(tiny_model, str(config), again)
     assert tensors_sha256(load_checkpoint(again).state) == tensors_sha256(wide.state), "the same seed draws the same new channels"
 
 
 @pytest.mark.parametrize("changes", [{"pixel_dim": 4}, {"pixel_dim": 2, "detail_channels": 4}, {"pixel_dim": 9, "channels": 4}, {"kind": "paper"}])
-def test_what_cannot_grow_is_refused(tiny_model, tmp_path, monkeypatch, changes):
+def test_what_cannot_grow_is_refused(tiny_model, tmp_path, changes):
     base = load_checkpoint(tiny_model)
     values = {**base.config.to_dict(), "decoder": {**dataclasses.asdict(base.config.decoder), **changes}}
-    (tmp_path / "other.json").write_text(json.dumps(values), encoding="utf-8")
-    monkeypatch.setattr("refsam3d_training.widen.resource_path", lambda *parts: tmp_path / parts[-1])
+    config = tmp_path / "other.json"
+    config.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(ConfigError, match="greater pixel_dim"):
-        widen(tiny_model, "other", tmp_path / "out.safetensors")
+        widen(tiny_model, str(config), tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()

@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = add(widen, "Resources/Models/refsam3d-small.safetensors -o runs/wide.safetensors", data=False)
     one.add_argument("base", type=Path, help="model file whose decoder is narrower than the configuration's")
-    one.add_argument("--model", default="vit_t", help="name of a configuration in Resources/Configs (default: vit_t)")
+    one.add_argument("--model", default="vit_t", help="name of a configuration in Resources/Configs, or a JSON file (default: vit_t)")
     one.add_argument("-o", "--output", type=Path, required=True)
     one.add_argument("--seed", type=int, default=0, help="of the new channels")
     one.add_argument("--overwrite", action="store_true")

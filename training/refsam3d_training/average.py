@@ -18,7 +18,7 @@ from RefSAM3DLib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from RefSAM3DLib.errors import CheckpointError, ConfigError
 
 from .export import tensors_sha256
-from .model_card import LIMITS, card_markdown
+from .model_card import card_markdown, limits_of
 
 
 def average(models: Sequence[Path], output: Path, shares: Sequence[float] | None = None, overwrite: bool = False) -> dict[str, Any]:
@@ -47,8 +47,9 @@ def average(models: Sequence[Path], output: Path, shares: Sequence[float] | None
         else:
             state[name] = first
     longest = max(files, key=lambda file: _hours(file.card))
+    training = _training(longest, files, shares)
     card = {
-        **longest.card, "limits": list(LIMITS), "tensors_sha256": tensors_sha256(state), "training": _training(longest, files, shares),
+        **longest.card, "limits": limits_of(training), "tensors_sha256": tensors_sha256(state), "training": training,
         "data": _data(files), "phantoms": max(file.card.get("phantoms") or 0 for file in files),
     }  # fmt: skip
     card.pop("scores", None)

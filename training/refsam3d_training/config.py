@@ -30,7 +30,7 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        model: JSON of ``Resources/Configs``. sets: manifests (folders with ``datalist.json``) and their grid, "folder:grid".
+        model: name of a file of ``Resources/Configs``, or a JSON file. sets: manifests (folders with ``datalist.json``) and their grid, "folder:grid".
         phantoms: generated head-and-neck CTs added to the training set (0 for none).
         steps, batch_size: optimiser steps and tiles per step. On a CPU a batch of one is as slow as a batch of two:
             torch takes oneDNN's 3D convolution only from two samples on.

@@ -90,7 +90,7 @@ def export_run(
     card = make_card(folders, state, stored, scores, tensors_sha256(state["average"]), calibration or {}, hardware, power_watts, origin)
     model = ModelConfig.from_dict(stored["model"])
     # Cases were cached on the complete grids, from which excluded structures were then taken.
-    reading = model_config(config, len(state["kept"])) if config.exclude_structures else model
+    reading = model_config(config, len(state["kept"] or ())) if config.exclude_structures else model
     cases = cases_without(training_cases(config, reading, data, cache), config.exclude_structures)
     output.parent.mkdir(parents=True, exist_ok=True)
     digest = export_checkpoint(run, cases, output, calibration, card, overwrite)
@@ -108,11 +108,11 @@ def export_again(
     Raises:
         CheckpointError: not a model file, or scores of other weights.
     """
-    from .model_card import LIMITS, card_markdown, scores_for_card
+    from .model_card import card_markdown, limits_of, scores_for_card
 
     checkpoint = load_checkpoint(model)
     calibrated = calibration or checkpoint.calibration
-    card = {**checkpoint.card, "limits": list(LIMITS)}
+    card = {**checkpoint.card, "limits": limits_of(checkpoint.card.get("training", {}))}
     if calibration_sha256(calibrated) != calibration_sha256(checkpoint.calibration):
         card.pop("scores", None)  # they were measured with the other one
     if scores is not None:
@@ -143,7 +143,8 @@ def export_checkpoint(
         **(card or {}),
     }
     checkpoint = Checkpoint(
-        config=model, vocabulary=Vocabulary.default().restricted_to(names), tokens=tuple(state["kept"]), state=state["average"],
+        config=model, vocabulary=Vocabulary.default().restricted_to(names), state=state["average"],
+        tokens=None if state["kept"] is None else tuple(state["kept"]),
         calibration=calibration or {}, card=values,
     )  # fmt: skip
     return save_checkpoint(checkpoint, output, overwrite)

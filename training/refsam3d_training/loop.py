@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from RefSAM3DLib.atomic import write_aside
-from RefSAM3DLib.checkpoint import Checkpoint
+from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint
 from RefSAM3DLib.config import ModelConfig
 from RefSAM3DLib.errors import RefSAM3DError
 from RefSAM3DLib.modeling.build import build_model
@@ -104,7 +104,7 @@ class Trainer:
         """Linear warm-up, then cosine to 1 % of the peak."""
         done, warm = self.fraction(), self.config.warmup
         if done < warm:
-            return self.config.learning_rate * (self.step + 1) / (warm * self.config.steps)
+            return self.config.learning_rate * min(1.0, (self.step + 1) / (warm * self.config.steps))  # a run of few steps warms up in part of one
         return self.config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm))))
 
     def foreground_weight(self) -> float:
@@ -191,7 +191,7 @@ class Trainer:
             return
         state = {
             "step": self.step, "seconds": self.seconds, "model": self.model.state_dict(), "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "kept": list(self.tokenizer.kept or ()), "recent": self.recent,
+            "optimizer": self.optimizer.state_dict(), "kept": None if self.tokenizer.kept is None else list(self.tokenizer.kept), "recent": self.recent,
         }  # fmt: skip
         with write_aside(self.state_file, overwrite=True) as aside:
             torch.save(state, aside)
@@ -203,9 +203,17 @@ class Trainer:
             RefSAM3DError: the file's network or token table is another one.
         """
         theirs, own = checkpoint.config, self.model_config
-        if checkpoint.tokens != self.tokenizer.kept or (theirs.image, theirs.decoder) != (own.image, own.decoder):
-            raise RefSAM3DError(f"'{checkpoint.path}' is another network than the configuration asks for; start from one of the same model and vocabulary.")
+        different = [part for part in ("image", "prompt", "decoder") if getattr(theirs, part) != getattr(own, part)]
+        untaught = checkpoint.tokens == ()  # an inflated checkpoint whose small tower is random and knows no word yet
+        different += ["words"] if not untaught and checkpoint.tokens != self.tokenizer.kept else []
+        if different:
+            raise RefSAM3DError(
+                f"'{checkpoint.path}' is another network than '{self.config.model}', which the configuration asks for (different: {', '.join(different)}); "
+                "start from one of the same model and vocabulary."
+            )
         state = {name: value.float() for name, value in checkpoint.state.items()}
+        if untaught:
+            state[TOKEN_TABLE] = self.model.state_dict()[TOKEN_TABLE]
         self.model.load_state_dict(state)
         self.average.load_state_dict(state)
 
@@ -214,7 +222,7 @@ class Trainer:
         if not self.state_file.is_file():
             return False
         state = torch.load(self.state_file, map_location=self.device, weights_only=True)
-        if tuple(state["kept"]) != (self.tokenizer.kept or ()):
+        if (None if state["kept"] is None else tuple(state["kept"])) != self.tokenizer.kept:
             raise RefSAM3DError(f"'{self.state_file}' was trained with another vocabulary; use a new run folder.")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])

@@ -22,11 +22,21 @@ LIMITS = (
     "where its outline is less confident than usual, and may be called present where it is not.",
     "The mask threshold is the nearest to one half of those within 0.003 of the best validation Dice. This rule was chosen after volumes on the "
     "test lists had been seen with an earlier checkpoint; every value was then fitted on the validation lists alone.",
-    "Weights are random at the start of training: no SAM or CLIP weights are in this file.",
 )
 
 #: What a card tells of presence; scores of an older version may lack some.
 PRESENCE = ("auroc_all", "auroc_inside_head_and_neck", "auroc_painted_over", "ece")
+
+
+def limits_of(training: Mapping[str, Any]) -> list[str]:
+    """Limits of every model, and what the first of its trainings began with."""
+    start: Mapping[str, Any] | None = training.get("started_from")
+    while start is not None and "sources" not in start:
+        start = start.get("training", {}).get("started_from")
+    if start is None:
+        return [*LIMITS, "Weights are random at the start of training: no SAM or CLIP weights are in this file."]
+    names = ", ".join(source["file"] for source in start["sources"])
+    return [*LIMITS, f"Training began with published weights ({names}); their licences hold for this file, too."]
 
 
 def make_card(
@@ -46,7 +56,7 @@ def make_card(
     """
     train = stored["train"]
     card: dict[str, Any] = {
-        "intended_use": INTENDED_USE, "disclaimer": DISCLAIMER, "limits": list(LIMITS), "data": data_statement(folders),
+        "intended_use": INTENDED_USE, "disclaimer": DISCLAIMER, "data": data_statement(folders),
         "phantoms": train["phantoms"],
         "training": {
             "step": state["step"], "steps": train["steps"], "seed": train["seed"], "batch_size": train["batch_size"],
@@ -58,6 +68,7 @@ def make_card(
     training = card["training"]
     if origin is not None:
         training["started_from"] = origin
+    card["limits"] = limits_of(training)
     training["hours_in_all"] = round(training["hours"] + hours_before(training), 2)
     if power_watts is not None:
         training["power_watts_assumed"] = power_watts

@@ -16,7 +16,8 @@ def origin_of(base: Checkpoint | Path) -> dict[str, Any]:
     """Name, hashes and training values of a model file."""
     base = load_checkpoint(base) if isinstance(base, Path) else base
     tensors = base.card.get("tensors_sha256", "")  # unlike the file's, it survives a new calibration
-    return {"name": base.config.name, "sha256": base.sha256, "tensors_sha256": tensors, "training": base.card.get("training", {})}
+    published = {"sources": base.card["sources"]} if "sources" in base.card else {}
+    return {"name": base.config.name, "sha256": base.sha256, "tensors_sha256": tensors, "training": base.card.get("training", {}), **published}
 
 
 def write_origin(base: Checkpoint, run: Path) -> None:

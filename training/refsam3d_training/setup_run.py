@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from RefSAM3DLib.atomic import write_aside
 from RefSAM3DLib.config import ModelConfig
-from RefSAM3DLib.resources import resource_path
 from RefSAM3DLib.text.tokenizer import RESERVED, PromptTokenizer, kept_tokens
 from RefSAM3DLib.text.vocabulary import Vocabulary
 
@@ -30,9 +29,16 @@ logger = logging.getLogger(__name__)
 
 
 def model_config(config: TrainConfig, tokens: int) -> ModelConfig:
-    """The network's configuration with its token table sized."""
-    model = ModelConfig.load(resource_path("Configs", f"{config.model}.json"))
+    """The network's configuration with its token table sized; a published text tower keeps CLIP's own."""
+    model = ModelConfig.named(config.model)
+    if model.text.name:
+        return model
     return dataclasses.replace(model, text=dataclasses.replace(model.text, vocab_size=RESERVED + tokens))
+
+
+def tokenizer_for(model: str, vocabulary: Vocabulary) -> PromptTokenizer:
+    """Rows for every word that is spoken, or all of CLIP's where the configuration names a published text tower."""
+    return PromptTokenizer(None if ModelConfig.named(model).text.name else tokens_of(vocabulary))
 
 
 def tokens_of(vocabulary: Vocabulary) -> list[int]:
@@ -76,7 +82,7 @@ def make_trainer(config: TrainConfig, data: Path, folder: Path, device: str = "c
     """Everything a run needs; the resolved configuration is written beside its state."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = vocabulary_without(Vocabulary.default(), config.exclude_structures)
-    tokenizer = PromptTokenizer(tokens_of(vocabulary))
+    tokenizer = tokenizer_for(config.model, vocabulary)
     complete = model_config(config, len(tokenizer.kept or ()))
     cache = folder.parent / "cache"
     cases = training_cases(config, complete, data, cache, limit=limit)

@@ -18,17 +18,16 @@ from RefSAM3DLib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from RefSAM3DLib.config import DecoderConfig, ModelConfig
 from RefSAM3DLib.errors import ConfigError
 from RefSAM3DLib.modeling.build import build_model
-from RefSAM3DLib.resources import resource_path
 
 from .export import tensors_sha256
-from .model_card import LIMITS, card_markdown
+from .model_card import card_markdown, limits_of
 
 PIXELS, EMBEDDING = "pixel_path.pixels", "mask_embedding.layers.2"
 SUB_POSITIONS = 8
 
 
 def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
-    """Write ``base`` with the decoder of a configuration of ``Resources/Configs``; calibration and scores stay, since the answers do.
+    """Write ``base`` with the decoder of a configuration (a name of ``Resources/Configs``, or a JSON file); calibration and scores stay, since the answers do.
 
     Returns:
         sha256, bytes and new_parameters.
@@ -37,14 +36,14 @@ def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool =
         ConfigError: the configuration differs in more than ``pixel_dim`` and ``detail_channels``, or is not wider in them.
     """
     checkpoint = load_checkpoint(base)
-    decoder = ModelConfig.load(resource_path("Configs", f"{model}.json")).decoder
+    decoder = ModelConfig.named(model).decoder
     config = dataclasses.replace(checkpoint.config, decoder=decoder)
     _check(checkpoint, decoder)
     torch.manual_seed(seed)
     state = widened(checkpoint, config)
     started = {"name": checkpoint.config.name, "sha256": checkpoint.sha256, "decoder": dataclasses.asdict(checkpoint.config.decoder)}
     digest = tensors_sha256(state)
-    card = {**checkpoint.card, "limits": list(LIMITS), "tensors_sha256": digest, "widened_from": started}
+    card = {**checkpoint.card, "limits": limits_of(checkpoint.card.get("training", {})), "tensors_sha256": digest, "widened_from": started}
     card["training"] = {**card.get("training", {}), "parameters": sum(v.numel() for v in state.values())}
     if "scores" in card:
         card["scores"] = {**card["scores"], "seconds_per_case": {}}  # the answers are the same, their cost is not
