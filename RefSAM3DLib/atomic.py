@@ -40,6 +40,13 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"The folder '{folder}' cannot be made: {error.strerror or error}; choose another one.") from error
 
 
+def with_usual_mode(path: Path) -> None:
+    """Give a file the mode of any new file: some writers make theirs readable by its owner alone, and a colleague could not load it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(path, 0o666 & ~mask)
+
+
 @contextlib.contextmanager
 def write_aside(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same ending, so that writers pick the same format) and rename it on success.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .atomic import write_aside
+from .atomic import with_usual_mode, write_aside
 from .config import ModelConfig
 from .errors import CheckpointError, ConfigError
 
@@ -99,6 +99,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, overwrite: bool = False)
     tensors = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in checkpoint.state.items()}
     with write_aside(path, overwrite) as aside:
         save_file(tensors, aside, metadata=header)
+        with_usual_mode(aside)
     return file_sha256(path)
 
 
@@ -146,6 +147,7 @@ def save_adapter(
     }
     with write_aside(path, overwrite) as aside:
         save_file({k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in state.items()}, aside, metadata=header)
+        with_usual_mode(aside)
     return file_sha256(path)
 
 

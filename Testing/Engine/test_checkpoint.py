@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -61,6 +62,12 @@ def test_round_trip_keeps_everything_and_halves_the_weights(stored: Path) -> Non
     for name, value in found.build().state_dict().items():
         torch.testing.assert_close(value, made.state[name], rtol=1e-3, atol=1e-6)
     assert read_card(stored) == made.card
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_colleagues_can_read_a_model_file_as_any_other_new_file(stored: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    assert stored.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_built_network_is_frozen_single_precision_and_in_evaluation_mode(stored: Path) -> None:
