@@ -171,21 +171,6 @@ class ModelConfig:
         return from_dict(cls, values)
 
     @classmethod
-    def named(cls, name: str) -> ModelConfig:
-        """By the name of a file of ``Resources/Configs`` ("vit_b"), or from a JSON file of one's own.
-
-        Raises:
-            ConfigError: there is none of this name; it lists those that are.
-        """
-        from .resources import resource_path
-
-        path = Path(name) if name.endswith(".json") else resource_path("Configs") / f"{name}.json"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in resource_path("Configs").glob("*.json")))
-            raise ConfigError(f"The configuration '{name}' does not exist; use one of {known}, or give a JSON file.")
-        return cls.load(path)
-
-    @classmethod
     def load(cls, path: Path) -> ModelConfig:
         """From a JSON file of ``Resources/Configs``."""
         try:

@@ -30,13 +30,13 @@ def run(args: argparse.Namespace) -> int:
     from .. import __version__
     from ..atomic import check_output
     from ..checkpoint import Checkpoint, file_sha256, save_checkpoint
-    from ..config import ModelConfig
     from ..modeling.build import build_model
+    from ..resources import named_config
     from ..sam_weights import load_sam
     from ..text.tower import load_text_tower
     from ..text.vocabulary import Vocabulary
 
-    config = ModelConfig.named(args.config)
+    config = named_config(args.config)
     if args.decoder:
         config = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, kind=args.decoder))
     check_output(args.output, args.overwrite)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from RefSAM3DLib.atomic import check_output, write_aside
+from RefSAM3DLib.atomic import check_output, make_folder, write_aside
 from RefSAM3DLib.batch.content_hash import hash_file, hash_request
 from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint, load_checkpoint, save_adapter
 from RefSAM3DLib.errors import ConfigError, InputError, RefSAM3DError
@@ -81,6 +81,7 @@ def finetune(
         InputError: no usable case, or no structure that got better on the validation cases. ConfigError: a label that the base reads as
             another structure, or a run folder of other cases, another base or configuration. OutputError: the adapter exists already.
     """
+    make_folder(output.parent)
     check_output(output, overwrite)
     if not manifest_path.is_dir() and manifest_path.name != FILE_NAME:
         raise InputError(f"'{manifest_path}' is no folder and not called {FILE_NAME}; give the folder of the cases, or rename the list.")
@@ -135,7 +136,6 @@ def finetune(
         "loss_of_tuned_structures": {n: [before.get(n), after.get(n)] for n in names if n in before},
         "loss_on_validation": {n: [untuned[n], tuned[n]] for n in untuned},
     }  # fmt: skip
-    output.parent.mkdir(parents=True, exist_ok=True)
     card["sha256"] = save_adapter(state, base.sha256, card["answers_for"], card, changes(base, target), output, overwrite)
     card["bytes"] = output.stat().st_size
     if own_folder:

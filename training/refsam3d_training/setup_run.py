@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from RefSAM3DLib.atomic import write_aside
 from RefSAM3DLib.config import ModelConfig
+from RefSAM3DLib.resources import named_config
 from RefSAM3DLib.text.tokenizer import RESERVED, PromptTokenizer, kept_tokens
 from RefSAM3DLib.text.vocabulary import Vocabulary
 
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 def model_config(config: TrainConfig, tokens: int) -> ModelConfig:
     """The network's configuration with its token table sized; a published text tower keeps CLIP's own."""
-    model = ModelConfig.named(config.model)
+    model = named_config(config.model)
     if model.text.name:
         return model
     return dataclasses.replace(model, text=dataclasses.replace(model.text, vocab_size=RESERVED + tokens))
@@ -38,7 +39,7 @@ def model_config(config: TrainConfig, tokens: int) -> ModelConfig:
 
 def tokenizer_for(model: str, vocabulary: Vocabulary) -> PromptTokenizer:
     """Rows for every word that is spoken, or all of CLIP's where the configuration names a published text tower."""
-    return PromptTokenizer(None if ModelConfig.named(model).text.name else tokens_of(vocabulary))
+    return PromptTokenizer(None if named_config(model).text.name else tokens_of(vocabulary))
 
 
 def tokens_of(vocabulary: Vocabulary) -> list[int]:

@@ -18,6 +18,7 @@ from RefSAM3DLib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from RefSAM3DLib.config import DecoderConfig, ModelConfig
 from RefSAM3DLib.errors import ConfigError
 from RefSAM3DLib.modeling.build import build_model
+from RefSAM3DLib.resources import named_config
 
 from .export import tensors_sha256
 from .model_card import card_markdown, limits_of
@@ -36,7 +37,7 @@ def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool =
         ConfigError: the configuration differs in more than ``pixel_dim`` and ``detail_channels``, or is not wider in them.
     """
     checkpoint = load_checkpoint(base)
-    decoder = ModelConfig.named(model).decoder
+    decoder = named_config(model).decoder
     config = dataclasses.replace(checkpoint.config, decoder=decoder)
     _check(checkpoint, decoder)
     torch.manual_seed(seed)
