@@ -30,7 +30,7 @@ def test_names_that_cannot_be_written_are_refused_before_any_work(tmp_path: Path
         check_probability_output("a.nii.gz", GRIDS["sheared"])
     check_segmentation_output("A.SEG.NRRD", GRIDS["sheared"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(OutputError, match="needs the package highdicom: pip install"):
+    with pytest.raises(OutputError, match="needs the package highdicom; install it with: pip install highdicom"):
         check_segmentation_output("a.dcm")
 
 
