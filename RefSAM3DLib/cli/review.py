@@ -133,7 +133,7 @@ def _edited_mask(session: Any, item: Any, path: Path) -> Any:
         held = ", ".join(f"'{name}'" for name in drawn) or "nothing"
         raise InputError(
             f"'{path}' has no segment '{item.structure}' and no value {item.label} (it has {held}); rename the segment, or save it alone. "
-            "A structure that is not there is rejected, not accepted."
+            "To say that nothing is there, save an empty segment of this name as .seg.nrrd."
         )
     _, geometry = session.machine_mask(item)
     edited = read_masks(path, {}, geometry)[chosen]

@@ -100,6 +100,12 @@ def test_a_run_of_other_cases_is_not_taken_for_finished_and_nothing_is_trained_i
         finetune(tiny_model, reviewed, out, config, tmp_path / "run", limit=1, overwrite=True)
     with pytest.raises(ConfigError, match="another configuration"):
         finetune(tiny_model, reviewed, out, FinetuneConfig(steps=3), tmp_path / "run", overwrite=True)
+    other = tmp_path / "other.safetensors.run"
+    other.mkdir()
+    (other / "thesis.txt").write_text("not ours")
+    with pytest.raises(ConfigError, match="is not empty"):
+        finetune(tiny_model, reviewed, tmp_path / "other.safetensors", config)
+    assert (other / "thesis.txt").read_text() == "not ours"
     with pytest.raises(InputError, match=r"not called datalist\.json"):
         finetune(tiny_model, reviewed / "fold2.json", tmp_path / "other.safetensors", config)
 

@@ -97,7 +97,7 @@ def finetune(
     own_folder = run is None
     run = run or output.with_name(output.name + ".run")
     run.mkdir(parents=True, exist_ok=True)
-    _same_work(run, base, manifest, listed, config)
+    _same_work(run, base, listed, config)
     logger.info("Kept in '%s' while it runs; the same command continues there.", run)
     grids = {c.grid for c in cases}
     held = {n for c in cases for v, n in c.known.items() if bool((c.fine.labels == v).any())}
@@ -143,8 +143,9 @@ def finetune(
     return card
 
 
-def _same_work(run: Path, base: Checkpoint, manifest: Manifest, listed: Sequence[ManifestCase], config: FinetuneConfig) -> None:
-    """Refuse a run folder of another base, other cases or another configuration: it would be continued, or be taken for finished."""
+def _same_work(run: Path, base: Checkpoint, listed: Sequence[ManifestCase], config: FinetuneConfig) -> None:
+    """Refuse a run folder of another base, other cases or another configuration: it would be continued, or be taken for finished. A folder
+    that holds anything else is not ours to fill, or to remove."""
     cases = [[case.name, hash_file(case.label), case.image.stat().st_size, sorted(case.known.items())] for case in listed]
     wanted = {"base": base.sha256, "cases": hash_request(cases=cases), "configuration": hash_request(**asdict(config))}
     path = run / "work.json"
@@ -153,6 +154,8 @@ def _same_work(run: Path, base: Checkpoint, manifest: Manifest, listed: Sequence
         if changed := sorted(k for k, value in wanted.items() if stored.get(k) != value):
             raise ConfigError(f"'{run}' holds a run with another {' and '.join(changed)}; give a new --run folder, or remove this one.")
         return
+    if any(run.iterdir()):
+        raise ConfigError(f"'{run}' is not empty and does not say what it was made of; give a new --run folder.")
     with write_aside(path) as aside:
         aside.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
