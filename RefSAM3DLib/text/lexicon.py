@@ -20,7 +20,9 @@ STOP = ";"
 PLUS = "+"
 MINUS = "-"
 DASH = "–"
-OPERATORS = frozenset((AND, LIST, STOP, PLUS, MINUS, DASH))
+#: U+2212, which nobody types by accident; what it subtracts from is still asked where a name may be meant.
+MINUS_SIGN = "\u2212"
+OPERATORS = frozenset((AND, LIST, STOP, PLUS, MINUS, DASH, MINUS_SIGN))
 
 #: Phrases that combine structures, longest first where one contains another.
 OPERATOR_PHRASES: tuple[tuple[tuple[str, ...], str], ...] = tuple(
@@ -55,6 +57,10 @@ RELATIONS = _words("""
     beside behind inside outside within below above under over beneath surrounding margin ring interface invading touching anastomosis
     connecting
 """)
+#: Beside a side these make it the viewer's: the left of a displayed image is usually the patient's right.
+IMAGE_WORDS = _words("image images picture scan scans screen monitor display slice slices view")
+VIEWERS = _words("image images picture scan scans screen monitor slice slices viewer viewers observer observers my your our")
+SEEN_WORDS = _words("see seen shown displayed visible appears appearing looking")
 BOTH_SIDES = frozenset(("both", "bilateral", "bilaterally"))
 
 STOP_WORDS = _words("""

@@ -7,15 +7,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from . import lexicon
-from .wording import fold
+from .wording import SIDE_WORDS, fold
 
 _TOKEN = re.compile(r"[^\W_]+|[,;|/&+−]|(?<=\s)[-–—](?=\s)")
 _SYMBOLS = {",": lexicon.LIST, ";": lexicon.STOP, "|": lexicon.STOP, "/": lexicon.AND, "&": lexicon.AND, "+": lexicon.AND}
-_SYMBOLS |= {"−": lexicon.DASH, "-": lexicon.DASH, "–": lexicon.DASH, "—": lexicon.DASH}
+_SYMBOLS |= {"-": lexicon.DASH, "–": lexicon.DASH, "—": lexicon.DASH}
+_VIEWERS_SIDE = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"\bSIDE (?:(?:hand )?(?:side|half) )?of (?:(?:the|this|my|your) )?(?:{'|'.join(lexicon.IMAGE_WORDS)})\b",
+        rf"\b(?:{'|'.join(lexicon.VIEWERS)}) SIDE\b",
+        rf"\bSIDE (?:{'|'.join(lexicon.IMAGE_WORDS)}) \w",  # "left image parotid", but not "left parotid image"
+        rf"\b(?:{'|'.join(lexicon.SEEN_WORDS)}) (?:it )?(?:here )?(?:on|at|to|in) (?:the )?SIDE\b",
+    )
+)
 _WITHOUT = re.compile(r"\bw\s*/\s*o\b")
 
 
@@ -68,6 +77,16 @@ def tokenise(text: str) -> list[str]:
 def words_only(tokens: Collection[str]) -> list[str]:
     """Return the words without the operators."""
     return [token for token in tokens if token not in lexicon.OPERATORS]
+
+
+def viewers_side(words: Sequence[str]) -> bool:
+    """Whether a side may be that of the displayed image ("image left", "on the left side of the scan", "on my left", "I see on the left").
+
+    >>> [viewers_side(text.split()) for text in ("left side of the image", "i see it on the left", "show the left parotid in the image")]
+    [True, True, False]
+    """
+    text = " ".join("SIDE" if word in SIDE_WORDS else word for word in words)
+    return any(pattern.search(text) for pattern in _VIEWERS_SIDE)
 
 
 def join_pairs(tokens: list[str], pairs: Collection[frozenset[str]]) -> list[str]:

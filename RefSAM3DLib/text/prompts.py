@@ -16,7 +16,7 @@ from ..types import PromptStatus, ResolvedPrompt, Term
 from . import lexicon
 from .lookup import Finding, look_up, trained_wording
 from .matching import Index, index_of
-from .parsing import RawGroup, join_pairs, parse, tokenise, words_only
+from .parsing import RawGroup, join_pairs, parse, tokenise, viewers_side, words_only
 from .sharing import share
 from .vocabulary import Vocabulary
 from .wording import normalise, swap_sides
@@ -68,11 +68,20 @@ def resolve(text: str, vocabulary: Vocabulary) -> list[ResolvedPrompt]:
     if refusal:
         return [_unknown(prompt, refusal)]
     index = index_of(vocabulary)
-    trained = trained_wording(normalise(prompt).split(), index)
+    results = _understood(prompt, index)
+    if viewers_side(normalise(prompt).split()):
+        results = [_asked_for_the_side(result, vocabulary) for result in results]
+    return _without_repeats(results)
+
+
+def _understood(prompt: str, index: Index) -> list[ResolvedPrompt]:
+    tokens = join_pairs(tokenise(prompt), index.pairs)
+    # A dash or minus sign is no letter of a wording: "hippocampus - anterior" would otherwise be the anterior hippocampus.
+    symbolic = lexicon.DASH in tokens or lexicon.MINUS_SIGN in tokens
+    trained = None if symbolic else trained_wording(normalise(prompt).split(), index)
     if trained is not None:
         name = index.owners[normalise(trained)]
         return [ResolvedPrompt(prompt, name, PromptStatus.KNOWN, (Term(name),), text=name)]
-    tokens = join_pairs(tokenise(prompt), index.pairs)
     if any(token in lexicon.NEGATIONS and token not in index.words for token in tokens):
         return [_unknown(prompt, "Negations are not understood; name what you want, or write 'A minus B'.")]
     groups = parse(tokens, index.words)
@@ -81,7 +90,7 @@ def resolve(text: str, vocabulary: Vocabulary) -> list[ResolvedPrompt]:
     results = [result for wanted in _wanted(groups, index) for result in _results(prompt, wanted)]
     if any(result.status is not PromptStatus.KNOWN for result in results):
         results = _inverted(prompt, tokens, index) or results
-    return _without_repeats(results)
+    return results
 
 
 def resolve_all(texts: Iterable[str] | str, vocabulary: Vocabulary) -> list[ResolvedPrompt]:
@@ -205,26 +214,48 @@ def _composite(prompt: str, wanted: _Wanted) -> ResolvedPrompt:
 
 
 def _dashed(words: Sequence[str], index: Index) -> Finding | None:
-    """A lone dash between two structures may be a minus, a list or a gloss: ask. Between other words it means nothing."""
-    if lexicon.DASH not in words:
+    """A lone dash between two structures may be a minus, a list or a gloss: ask, and so before a part or a side of what is one result or "both"
+    without it ("hippocampus - anterior", "both parotids - left"). Between other words it means nothing ("parotid gland - left").
+    """
+    dashes = {lexicon.DASH, lexicon.MINUS_SIGN}
+    if not dashes & {*words}:
         return None
     pieces: list[list[str]] = [[]]
     for word in words:
-        if word == lexicon.DASH:
+        if word in dashes:
             pieces.append([])
         else:
             pieces[-1].append(word)
     findings = [look_up(index.phrase(piece), index) for piece in pieces]
     names = dict.fromkeys(name for finding in findings if finding.status is PromptStatus.KNOWN for name in finding.names)
     known = sum(finding.status is PromptStatus.KNOWN for finding in findings)
-    if known < 2 or len({finding.names for finding in findings if finding.names}) == 1:
+    joined = look_up(index.phrase(words_only(words)), index)
+    taken_away = any(
+        finding.status is PromptStatus.KNOWN
+        and finding.names != joined.names
+        and (len(finding.names) == 1 or lexicon.BOTH_SIDES & {*piece} or lexicon.MINUS_SIGN in words)
+        for finding, piece in zip(findings, pieces, strict=True)
+    )
+    if joined.status is PromptStatus.KNOWN and taken_away:
+        names |= dict.fromkeys(joined.names)
+    elif known < 2 or len({finding.names for finding in findings if finding.names}) == 1:
         return None
     note = "A dash may mean a list or a difference; write 'minus' or a comma."
     return Finding(PromptStatus.CLOSE, " ".join(words), suggestions=tuple(names), note=note)
 
 
+def _asked_for_the_side(result: ResolvedPrompt, vocabulary: Vocabulary) -> ResolvedPrompt:
+    """A question in place of a result whose side may be the viewer's."""
+    asked = [term.structure for term in result.terms] or [*result.suggestions]
+    names = dict.fromkeys(name for one in asked for name in (one, vocabulary.mirror(one)))
+    if ({*names} == {*asked} and not result.terms) or all(vocabulary.mirror(one) == one for one in asked):
+        return result
+    note = "The side may be the patient's or that of the displayed image, which usually shows the patient's left on its right; choose the patient's side."
+    return ResolvedPrompt(result.prompt, "", PromptStatus.CLOSE, suggestions=tuple(names), note=note, text=result.prompt)
+
+
 def _without_repeats(results: Sequence[ResolvedPrompt]) -> list[ResolvedPrompt]:
-    kept: dict[str, ResolvedPrompt] = {}
+    kept: dict[object, ResolvedPrompt] = {}
     for result in results:
-        kept.setdefault(result.resolved or f"?{result.text}", result)
+        kept.setdefault(result.resolved or (result.text, result.note, result.suggestions), result)
     return list(kept.values())

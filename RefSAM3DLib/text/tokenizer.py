@@ -45,8 +45,3 @@ class PromptTokenizer:
         """Ids of one text."""
         ids = clip_ids(text)
         return ids if self.kept is None else [self._rows.get(token, UNKNOWN) for token in ids]
-
-    def unknown_share(self, text: str) -> float:
-        """Share of the text's tokens that have no row."""
-        ids = self.encode(text)
-        return 0.0 if self.kept is None else sum(i == UNKNOWN for i in ids) / len(ids)
