@@ -5,8 +5,10 @@ that several processes may append and a ``kill -9`` costs at most the line that 
 promised to anybody. A line that was cut (kill, power, full disk) is never repaired or removed: the next entry starts on
 a line of its own, readers skip the fragment, and :meth:`AppendLog.read` reports it.
 
-Each entry carries ``previous``, the hash of the line before it, so that a line that was altered or taken out later is
-found by :meth:`AppendLog.verify`. Order is the order of the lines; times are for people and may jump.
+Each entry carries ``previous``, the hash of the line before it, and at its end ``hash``, that of its own content, so that a line
+that was altered or taken out later is found by :meth:`AppendLog.verify`. Lines taken off the end leave no trace: whoever must know
+keeps the last line's hash elsewhere. Lines of earlier versions have no ``hash``. Order is the order of the lines; times are for people
+and may jump.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ except ImportError:  # Windows
 
 #: Hex digits kept of the hash of the line before: 64 bits tell an accident and a careless edit apart from the truth.
 CHAIN_DIGITS = 16
+#: Fields that the log adds, whatever the entry says of them.
+_CHAIN = ("previous", "hash")
+_HASH_MARK = b',"hash":"'
 #: No entry is longer; read back to find the line before.
 _LONGEST_LINE = 1 << 20
 #: Where Windows locks one byte, far behind any content, so that readers are not blocked.
@@ -94,6 +99,11 @@ def _digest(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()[:CHAIN_DIGITS]
 
 
+def _is_unaltered(line: bytes) -> bool:
+    content, _, digest = line.rpartition(_HASH_MARK)
+    return digest == _digest(content + b"}").encode("ascii") + b'"}'
+
+
 def sync_folder(folder: Path) -> None:
     """Make a new or renamed name in ``folder`` durable (POSIX; Windows does it by itself)."""
     if os.name != "posix":
@@ -143,8 +153,10 @@ class AppendLog:
         tail = _read_all(descriptor, size)
         cut = bool(tail) and not tail.endswith(b"\n")
         last = tail.rstrip(b"\n").rpartition(b"\n")[2]
-        stored = {**entry, "previous": _digest(last) if last else ""}
-        data = json.dumps(stored, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+        stored = {name: value for name, value in entry.items() if name not in _CHAIN} | {"previous": _digest(last) if last else ""}
+        content = json.dumps(stored, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+        stored["hash"] = _digest(content)
+        data = content[:-1] + _HASH_MARK + stored["hash"].encode("ascii") + b'"}\n'
         if cut:
             data = b"\n" + data
         view = memoryview(data)
@@ -168,15 +180,27 @@ class AppendLog:
         return content
 
     def verify(self) -> list[str]:
-        """Sentences about lines that do not follow from the line before them: altered, inserted or removed ones."""
+        """Sentences about lines that were altered, and about lines that do not follow from the line before them."""
         faults, before = [], b""
+        was_altered = has_hash = False
         for number, line in self._lines():
-            with contextlib.suppress(ValueError):
+            expected, before = _digest(before) if before else "", line
+            try:
                 entry = json.loads(line)
-                expected = _digest(before) if before else ""
-                if isinstance(entry, dict) and entry.get("previous") != expected:
-                    faults.append(f"Line {number} of '{self.path}' does not follow from the line before it: a line was altered, inserted or removed.")
-            before = line
+            except ValueError:
+                continue
+            if not isinstance(entry, dict):
+                continue
+            fault, is_altered = "", "hash" in entry and not _is_unaltered(line)
+            if is_altered:
+                fault = "was altered: its content does not have the hash that stands in it."
+            elif not was_altered and entry.get("previous") != expected:  # of the line behind an altered one this says nothing new
+                fault = "does not follow from the line before it: a line was altered, inserted or removed."
+            elif has_hash and "hash" not in entry:
+                fault = "has no hash of its own, unlike lines before it: it was altered, or an earlier version wrote it."
+            if fault:
+                faults.append(f"Line {number} of '{self.path}' {fault}")
+            was_altered, has_hash = is_altered, has_hash or "hash" in entry
         return faults
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:

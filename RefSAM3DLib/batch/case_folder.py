@@ -53,9 +53,9 @@ def _whole_series(cases: list[Case], notes: list[str]) -> tuple[list[Case], list
 
 
 def _may_be_dicom(name: str) -> bool:
-    """By its name: many archives name files by their UID, so that what follows the last dot is a number."""
+    """By its name: many archives name files by their UID, so that what follows the last dot is a number. The index of a disc has no pixels."""
     ending = os.path.splitext(name)[1].lower()
-    return ending in _DICOM_ENDINGS or ending[1:].isdigit()
+    return name.upper() != "DICOMDIR" and (ending in _DICOM_ENDINGS or ending[1:].isdigit())
 
 
 def _is_dicom(path: Path) -> bool:
@@ -67,7 +67,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _dicom_cases(folder: Path) -> tuple[list[Case], list[str]]:
-    """One case per series. Name and key are pseudonyms, given later by :mod:`.pseudonyms`; until then the UID stands there."""
+    """One case per series that has files here. Name and key are pseudonyms, given later by :mod:`.pseudonyms`; until then the UID stands there."""
     from ..volume_io import list_series
 
     try:
@@ -76,5 +76,7 @@ def _dicom_cases(folder: Path) -> tuple[list[Case], list[str]]:
         return [], [f"A DICOM folder was passed over: {error}"]
     found = []
     for entry in series:
+        if not any(Path(name).parent == folder for name in entry.files):
+            continue  # of a folder within, whose turn comes
         found.append(Case(name=entry.uid, key=slug(entry.uid), image=str(folder), series=entry.uid, private=True))
     return found, []

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..types import Modality
-from .cases import Case, image_stem, slug
+from .cases import IMAGE_ENDINGS, Case, image_stem, slug
 
 #: Columns of a list; only ``image`` must be there.
 COLUMNS = ("case", "image", "prompts", "segmentation", "series", "patient", "modality")
@@ -128,10 +128,19 @@ def _cases(path: Path, root: Path | None, records: Iterable[tuple[str, dict[str,
                 labels=tuple(values.get("labels", ())),
                 patient=str(values.get("patient") or ""),
                 modality=_modality(str(values.get("modality") or ""), path, where),
-                private=bool(values.get("series")) or image.is_dir(),
+                private=bool(values.get("series")) or _is_dicom(image),
             )
         )
     return cases
+
+
+def _is_dicom(image: Path) -> bool:
+    """Whether an image of a list is DICOM; one that is not there and has no other image's ending is taken for it, since its name may be a person's."""
+    if image.name.lower().endswith(IMAGE_ENDINGS):
+        return image.is_dir()
+    from ..volume_io import is_dicom_input
+
+    return not image.is_file() or is_dicom_input(image)
 
 
 def _modality(text: str, path: Path, where: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import os
 import shutil
 import time
 import traceback
@@ -16,14 +17,17 @@ from ..atomic import make_folder, write_aside
 from ..errors import Cancelled, InputError, RefSAM3DError
 from ..memory import peak_memory_mb
 from ..places import look_at
-from ..provenance import model_values
+from ..provenance import engine_values, model_values
 from ..report import number_or_none, result_values
 from ..types import PromptResult, Volume
 from .cases import Case
-from .content_hash import detached_data, hash_files, hash_mask
+from .content_hash import hash_files, hash_mask
 from .folder_state import case_folder
+from .inputs import case_files
 from .options import BatchOptions
 from .pictures import draw_structure, grey_window, write_pictures, write_thumbnail
+from .pseudonyms import hide_identity
+from .repeats import repeat_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,23 +38,6 @@ log = logging.getLogger(__name__)
 SUPERSEDED = "superseded"
 #: Without these a row of a result can be neither listed nor reviewed.
 _ROW_FIELDS = {"label", "structure", "prompt", "verdict", "voxels", "mask_sha256"}
-
-
-def case_files(case: Case) -> list[Path]:
-    """Files that the content hash of a case covers."""
-    path = Path(case.image)
-    if not path.exists():
-        raise InputError(f"The image '{path}' is not there any more; put it back or take the case off the list.")
-    if not path.is_dir() and not path.is_file():
-        raise InputError(f"The image '{path}' is no file but a pipe or a device; copy its content into a file.")
-    if path.is_dir():
-        from ..volume_io import list_series
-
-        names = [name for series in list_series(path) if case.series in ("", series.uid) for name in series.files]
-        if not names:
-            raise InputError(f"The DICOM series '{case.series}' is not in '{path}' any more; put it back or take the case off the list.")
-        return [Path(name) for name in names]
-    return [path, *detached_data(path)]
 
 
 def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: BatchOptions, output: Path, known: dict[str, str]) -> dict[str, Any]:
@@ -101,7 +88,7 @@ def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: Batch
             engine.release()  # cached images of a case are of no use to the next one
     for field in ("error", "traceback"):
         if field in outcome:
-            outcome[field] = _anonymous(outcome[field], case)
+            outcome[field] = hide_identity(outcome[field], case)
     outcome["elapsed_s"] = round(time.monotonic() - started, 3)
     return outcome
 
@@ -146,6 +133,7 @@ def _compute(
     from ..volume_io import load_volume
 
     clock = time.monotonic()
+    told_before = len(getattr(engine, "warnings", ()))
     volume = load_volume(case.image, series=case.series or None, modality=options.modality or case.modality or None)
     loaded = time.monotonic() - clock
     embedding = engine.embed(volume)
@@ -156,8 +144,12 @@ def _compute(
     rows: list[dict[str, Any]] = []
     drawings = []
     outputs = []
-    for prompt in prompts:  # one at a time: a probability volume is needed for the worst slice and freed at once
+    repeats = []
+    for prompt in dict.fromkeys(prompts):  # one at a time: a probability volume is needed for the worst slice and freed at once
         for result in engine.segment(embedding, [prompt], probability=True, allow_unknown=options.allow_unknown):
+            if note := repeat_note(result, results):
+                repeats.append(note)
+                continue
             number = len(results) + 1
             row = _row(number, result, volume)
             if options.probability and result.probability is not None and row["voxels"]:
@@ -170,8 +162,13 @@ def _compute(
             result.probability = None
             results.append(result)
             rows.append(row)
-    _compare_with_reference(case, rows, results, volume)
-    names, warnings = [f"{case.key}.seg.nrrd"], _warnings(case, engine_info, volume, embedding)
+    # an engine that ran out of memory goes on with smaller tiles or on the CPU, and says so among its warnings
+    engine_info = {**engine_info, "device": engine_values(engine)["device"] or engine_info["device"]}
+    told = [*engine_info["warnings"], *(str(w) for w in getattr(engine, "warnings", ())[told_before:])]
+    about_image = [str(volume.metadata.get("warning", "")), *getattr(embedding, "warnings", ())]
+    found = [*told, *about_image, *repeats, _compare_with_reference(case, rows, results, volume)]
+    warnings = [hide_identity(text, case) for text in dict.fromkeys(found) if text]
+    names = [f"{case.key}.seg.nrrd"]
     if volume.dicom_files and importlib.util.find_spec("highdicom") is not None:
         names.append(f"{case.key}.dcm")
     elif volume.dicom_files:
@@ -209,17 +206,6 @@ def _compute(
     return {"results": rows, "outputs": outputs, "warnings": report["warnings"]}
 
 
-def _warnings(case: Case, engine_info: dict[str, Any], volume: Volume, embedding: Any) -> list[str]:
-    """Sentences about the engine, the image and its encoding, each once."""
-    found = [*engine_info["warnings"], str(volume.metadata.get("warning", "")), *getattr(embedding, "warnings", ())]
-    return [_anonymous(text, case) for text in dict.fromkeys(found) if text]
-
-
-def _anonymous(text: str, case: Case) -> str:
-    """A sentence without the path and UID of a private case."""
-    return text.replace(case.image, case.key).replace(case.series or "\0", case.key) if case.private else text
-
-
 def _row(number: int, result: PromptResult, volume: Volume) -> dict[str, Any]:
     """One line of the result JSON: the contract's fields, and what review and report need."""
     voxels = int(result.mask.sum())
@@ -235,17 +221,22 @@ def _row(number: int, result: PromptResult, volume: Volume) -> dict[str, Any]:
     }
 
 
-def _compare_with_reference(case: Case, rows: list[dict[str, Any]], results: list[PromptResult], volume: Volume) -> None:
-    """Add ``reference_dice`` where the list names a segmentation that has the structure."""
+def _compare_with_reference(case: Case, rows: list[dict[str, Any]], results: list[PromptResult], volume: Volume) -> str:
+    """Add ``reference_dice`` where the list names a segmentation that has the structure; returns why it could not be read, or ""."""
     if not case.segmentation:
-        return
+        return ""
     from ..compare import dice, read_masks
 
-    masks = read_masks(Path(case.segmentation), dict(case.labels), volume.geometry)
+    path = Path(case.segmentation)
+    try:
+        masks = read_masks(path, dict(case.labels), volume.geometry)
+    except RefSAM3DError as error:  # the result is worth keeping without it
+        return f"Nothing was compared with the reference: {error}".replace(f"{path.parent}{os.sep}", "")  # folders have people's names too
     by_name = {name.lower(): mask for name, mask in masks.items()}
     for row, result in zip(rows, results, strict=True):
         if (reference := by_name.get(row["structure"].lower())) is not None:
             row["reference_dice"] = number_or_none(dice(result.mask, reference))
+    return ""
 
 
 def _write_probability(folder: Path, number: int, result: PromptResult, volume: Volume) -> str:

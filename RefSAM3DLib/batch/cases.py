@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..provenance import file_name
 
 #: Endings that ``load_volume`` reads, longest first so that ``.nii.gz`` wins over ``.gz``.
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -73,19 +75,59 @@ def slug(text: str) -> str:
     return f"{plain or 'case'}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"
 
 
+def identity(name: str, image: str, series: str) -> tuple[str, str, str]:
+    """What makes a case the same wherever its data lie: its name (the path below the searched folder, or the list's), file name and series."""
+    return name, file_name(image), series
+
+
 def with_unique_keys(cases: Sequence[Case]) -> list[Case]:
-    """Cases whose keys differ even where a file system ignores case; a clash is resolved by a hash of the image's path."""
+    """Cases whose keys differ even where a file system ignores case: all that share a key get a hash of their :func:`identity`.
+
+    The hash depends neither on the other cases nor on where the data lie, so that a case keeps its key when others are added or the data move.
+    """
+    count = Counter(case.key.lower() for case in cases)
     taken: set[str] = set()
     unique = []
     for case in cases:
-        key = case.key
-        if key.lower() in taken:
-            key = f"{key}-{hashlib.sha256(f'{case.image}|{case.series}'.encode()).hexdigest()[:8]}"
+        key = case.key if count[case.key.lower()] == 1 else _hashed_key(case)
         if key.lower() in taken:
             raise InputError(f"The image '{case.image}' is listed twice; list each case once.")
         taken.add(key.lower())
         unique.append(replace(case, key=key))
     return unique
+
+
+def with_known_keys(cases: Sequence[Case], known: Mapping[str, Mapping[str, Any]]) -> list[Case]:
+    """Cases under the keys that an output folder has for them; pseudonymous ones stay as they are, their keys are kept by :mod:`.pseudonyms`.
+
+    A case that the folder knows by its :func:`identity` goes on under the key that it has there: that of a folder of an earlier version, which
+    hashed absolute paths, and that of a case whose name became ambiguous since. A key of another case is never taken over, or decisions about one
+    patient would stand on another one's result. Another image under the same name keeps the key, and so does the same image under another name.
+
+    Args:
+        known: the journal's last entry of each key.
+    """
+    keys = {identity(str(e.get("name", "")), e["image"], str(e.get("series") or "")): key for key, e in known.items() if e.get("image")}
+    holders = {key.lower(): entry for key, entry in known.items()}
+
+    def is_free(key: str, case: Case) -> bool:
+        holder = holders.get(key.lower())
+        same_image = holder is not None and (holder.get("image"), holder.get("series") or "") == (case.image, case.series)
+        return holder is None or same_image or holder.get("name") == case.name
+
+    own = {n: keys[known_as] for n, case in enumerate(cases) if not case.private and (known_as := identity(case.name, case.image, case.series)) in keys}
+    claimed = {key.lower() for key in own.values()}
+    found = []
+    for number, case in enumerate(cases):
+        key = own.get(number, case.key)
+        if not case.private and number not in own and (key.lower() in claimed or not is_free(key, case)):
+            key = _hashed_key(case)
+        found.append(replace(case, key=key))
+    return found
+
+
+def _hashed_key(case: Case) -> str:
+    return f"{case.key}-{hashlib.sha256('|'.join(identity(case.name, case.image, case.series)).encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def image_stem(name: str) -> str:

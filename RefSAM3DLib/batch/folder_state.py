@@ -38,6 +38,11 @@ class FolderState:
     log: LogContent = field(default_factory=LogContent)
     complaint: str = ""
 
+    @property
+    def private_keys(self) -> list[str]:
+        """Cases whose place the journal keeps to itself: pseudonymous ones."""
+        return [key for key, case in self.cases.items() if "image" not in case.entry]
+
     @classmethod
     def read(cls, folder: Path) -> FolderState:
         """Fold the journal of ``folder``. An entry about a case replaces what was said before."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable
@@ -63,6 +65,7 @@ class LiveTable:
         self.terminal = stream.isatty() and not as_json
         self._rows: deque[str] = deque(maxlen=SHOWN)
         self._drawn = 0
+        self._is_unread = False
 
     def start(self, key: str) -> None:
         """A case went to a worker."""
@@ -88,35 +91,46 @@ class LiveTable:
             self._rows.append(row)
             self._draw()
         else:
-            self.stream.write(f"{row}\n  {self.progress.line()}\n")
-            self.stream.flush()
+            self._write(f"{row}\n  {self.progress.line()}\n")
 
     def note(self, text: str) -> None:
         """A sentence above the table."""
         if self.as_json:
             self._json(event="note", text=text)
         elif not self.quiet:
-            self._clear()
-            self.stream.write(text + "\n")
-            self.stream.flush()
+            self._write(self._above() + text + "\n")
 
     def _json(self, **values: Any) -> None:
-        self.stream.write(json.dumps(values) + "\n")
-        self.stream.flush()
+        self._write(json.dumps(values) + "\n")
 
-    def _clear(self) -> None:
-        if self._drawn:
-            self.stream.write(f"\x1b[{self._drawn}F\x1b[J")
-            self._drawn = 0
+    def _above(self) -> str:
+        """Moves to where the table begins and clears it."""
+        drawn, self._drawn = self._drawn, 0
+        return f"\x1b[{drawn}F\x1b[J" if drawn else ""
 
     def _draw(self) -> None:
-        self._clear()
-        lines = [row[:118] for row in self._rows]
-        lines.append(("running: " + ", ".join(sorted(self.progress.running)))[:118] if self.progress.running else "")
-        lines.append(self.progress.line())
-        self.stream.write("\n".join(lines) + "\n")
-        self.stream.flush()
+        above, width = self._above(), self._columns() - 1  # a line that fills the last column wraps on some terminals, and one row would be two
+        running = "running: " + ", ".join(sorted(self.progress.running)) if self.progress.running else ""
+        lines = [" ".join(line.split("\n"))[:width] for line in (*self._rows, running, self.progress.line())]
+        self._write(above + "\n".join(lines) + "\n")
         self._drawn = len(lines)
+
+    def _columns(self) -> int:
+        """Of the terminal written to: standard output may lead elsewhere."""
+        try:
+            return os.get_terminal_size(self.stream.fileno()).columns or shutil.get_terminal_size().columns
+        except (OSError, ValueError):
+            return shutil.get_terminal_size().columns
+
+    def _write(self, text: str) -> None:
+        """The batch goes on when nobody reads its progress any more."""
+        if self._is_unread:
+            return
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except BrokenPipeError:
+            self._is_unread = True
 
 
 def describe(outcome: dict[str, Any]) -> str:

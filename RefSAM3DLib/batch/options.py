@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..provenance import engine_values
 from .cases import Case
 from .content_hash import hash_file, hash_request
+from .inputs import reference_hash
 
 #: The one seam through which an engine comes in: ``module:function`` that takes the keywords of ``engine_arguments``.
 DEFAULT_ENGINE = "RefSAM3DLib.batch.options:make_engine"
@@ -60,8 +61,11 @@ class BatchOptions:
         return cls(**values)
 
     def fingerprint(self, input_sha256: str, prompts: tuple[str, ...], case: Case, engine: dict[str, Any]) -> str:
-        """Equal for two cases if the result would be the same: image, prompts, options that matter, model, version."""
+        """Equal for two cases if the result would be the same: image, reference, prompts, options that matter, model, version."""
+        # named only where there is a reference, so that all other results of earlier folders stand
+        reference: dict[str, Any] = {"reference": reference_hash(case), "labels": [list(label) for label in case.labels]} if case.segmentation else {}
         return hash_request(
+            **reference,
             input=input_sha256,
             series=case.series,
             prompts=list(prompts),

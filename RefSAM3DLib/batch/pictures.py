@@ -23,7 +23,6 @@ PANEL = 176
 MIN_FIELD_MM = 90.0
 #: Soft tissue window, HU.
 CT_WINDOW = (-160.0, 240.0)
-PLANES = ("axial", "coronal", "sagittal", "worst axial")
 
 
 def grey_window(volume: Volume) -> tuple[float, float]:

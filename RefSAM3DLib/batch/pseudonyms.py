@@ -3,6 +3,7 @@
 A pseudonym is a keyed hash (HMAC-SHA256) of the patient's ID; the key is random, made once per output folder, and lies
 with the real identifiers in ``identifiers.json``, which only its owner may read (mode 600) and which is not to be passed
 on with the results. Without that file a pseudonym cannot be turned back, not even by trying all patient numbers.
+A case keeps the pseudonym that the file has for its name, file name and series, so that the data may move and the patient may be named later.
 The DICOM SEG itself keeps the identifiers of its source: without them no viewer could put it beside its images.
 """
 
@@ -12,15 +13,17 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..atomic import write_aside
 from ..errors import InputError, RefSAM3DError
-from .cases import Case
+from .cases import Case, identity
+from .inputs import case_files
 
 FILE_NAME = "identifiers.json"
 _TAGS = {"patient_id": "0010|0020", "patient_name": "0010|0010", "study_date": "0008|0020", "study_uid": "0020|000d"}
@@ -46,6 +49,18 @@ class Identifiers:
         #: pseudonymous key of a case -> what is known about whom it shows and where its image lies
         self.cases: dict[str, dict[str, str]] = content.get("cases", {})
 
+    def check_complete(self, keys: Iterable[str]) -> None:
+        """Refuse to continue a folder whose pseudonyms would all become others, so that each case would be done and listed again.
+
+        Raises:
+            InputError: the file does not hold all pseudonyms of the folder's journal.
+        """
+        if lost := [key for key in keys if key not in self.cases]:
+            raise InputError(
+                f"'{self.path}' was removed or replaced: it does not hold {len(lost)} pseudonym(s) of this folder, such as '{lost[0]}';"
+                " put it back, or use a new folder."
+            )
+
     def pseudonym(self, kind: str, identifier: str) -> str:
         """Eight letters and digits that stand for ``identifier`` in this folder; ``kind`` is their first letter."""
         digest = hmac.new(bytes.fromhex(self._key), f"{kind}\0{identifier}".encode(), hashlib.sha256).hexdigest()
@@ -57,19 +72,24 @@ class Identifiers:
         A given patient's series get one first half, so that a reader sees what belongs together: ``P1A2B3C4D-S5E6F7A8B``.
         """
         renamed: list[Case] = []
-        taken: dict[str, str] = {}
+        before = {identity(str(known.get("name", "")), known.get("image", ""), known.get("series", "")): key for key, known in self.cases.items()}
+        taken: dict[tuple[str, str], str] = {}
         for case in cases:
             if not (case.private or every):
                 renamed.append(case)
                 continue
-            known = read_dicom_identifiers(case) if case.private else {}
-            patient = self.pseudonym("P", case.patient or known.get("patient_id") or known.get("study_uid") or case.image)
-            key = f"{patient}-{self.pseudonym('S', case.series or case.image)}"
-            if key in taken:
+            if (image := (case.image, case.series)) in taken:
                 raise InputError(
-                    f"'{taken[key]}' and '{case.name}' of the list are the same image, and would have one pseudonym; write their prompts into one row."
+                    f"'{taken[image]}' and '{case.name}' of the list are the same image, and would have one pseudonym; write their prompts into one row."
                 )
-            taken[key] = case.name
+            taken[image] = case.name
+            known = read_dicom_identifiers(case) if case.private else {}
+            person = case.patient or known.get("patient_id") or known.get("study_uid")
+            patient = self.pseudonym("P", person or case.image)
+            key = before.get(identity(case.name, case.image, case.series), "")
+            if key and not person:
+                patient = key.partition("-")[0]
+            key = key or f"{patient}-{self.pseudonym('S', case.series or case.image)}"
             self.cases[key] = {**known, "image": case.image, "series": case.series, "name": case.name}
             renamed.append(replace(case, name=key, key=key, patient=patient, private=True))
         return renamed
@@ -88,8 +108,6 @@ def read_dicom_identifiers(case: Case) -> dict[str, str]:
     """Patient's ID, name and study from the first file of a DICOM case; empty where it cannot be read."""
     import SimpleITK as sitk
 
-    from .case_work import case_files
-
     reader = sitk.ImageFileReader()
     try:
         reader.SetFileName(str(case_files(case)[0]))
@@ -97,3 +115,19 @@ def read_dicom_identifiers(case: Case) -> dict[str, str]:
     except (RuntimeError, RefSAM3DError):
         return {}
     return {name: reader.GetMetaData(tag).strip() for name, tag in _TAGS.items() if reader.HasMetaDataKey(tag)}
+
+
+def hide_identity(text: str, case: Case) -> str:
+    """A sentence in which the key stands for what may name the person of a private case: paths, their folders and files, the series."""
+    if not case.private:
+        return text
+    paths = [Path(path) for path in (case.image, case.segmentation) if path]
+    places = {str(place) for path in paths for place in (path, path.parent) if place.name}
+    for place in sorted(places, key=len, reverse=True):
+        text = re.sub(rf"(?<=['\"]){re.escape(place)}(?:[/\\][^'\"\n]*)?(?=['\"])", case.key, text)  # in quotes a name may have blanks
+        text = re.sub(rf"{re.escape(place)}(?:[/\\][^\s'\"]*)?", case.key, text)
+    for name in sorted(filter(None, {case.series, *(path.name for path in paths)}), key=len, reverse=True):
+        # a folder may be called "DICOM" or "1", which as a word alone says nothing
+        pattern = rf"(?<![\w.-]){re.escape(name)}(?![\w-])" if "." in name else rf"(?<=['\"]){re.escape(name)}(?=['\"])"
+        text = re.sub(pattern, case.key, text)
+    return text

@@ -16,7 +16,7 @@ from ..errors import Cancelled, ConfigError, InputError, OutputError
 from ..types import Cancel
 from . import run_manifest
 from .append_log import AppendLog, utc_now
-from .cases import Case, find_cases
+from .cases import Case, find_cases, with_known_keys
 from .folder_lock import FolderLock
 from .folder_state import JOURNAL, FolderState
 from .live_table import LiveTable
@@ -88,12 +88,13 @@ def run_batch(
     with FolderLock(output, options.break_lock) as lock:
         if lock.taken_over:
             notes.append(f"An earlier batch in this folder was killed (process {lock.taken_over.get('pid')}); its finished cases are kept.")
-        identifiers = Identifiers(output)
-        cases = identifiers.apply(found, every=options.pseudonyms)
-        identifiers.save()
         state = FolderState.read(output)
         if state.complaint:
             notes.append(state.complaint)
+        identifiers = Identifiers(output)
+        identifiers.check_complete(state.private_keys)
+        cases = with_known_keys(identifiers.apply(found, every=options.pseudonyms), {key: case.entry for key, case in state.cases.items()})
+        identifiers.save()
         manifest = run_manifest.read_manifest(output)
         pool = _make_pool(options, output)
         try:
@@ -169,15 +170,18 @@ class _Run:
     def _end(self, outcome: dict[str, Any]) -> None:
         case = self.cases[outcome["case"]]
         status = outcome["status"]
-        if status in ("done", "recovered", "failed"):
-            place = {} if case.private else {"image": case.image, "series": case.series}
-            kept = {name: outcome[name] for name in ("fingerprint", "input_sha256", "elapsed_s", "outputs", "error", "traceback") if name in outcome}
-            self._log("failed" if status == "failed" else "done", case=case.key, name=case.name, patient=case.patient, **place, **kept, how=status)
+        before = self.state.cases[case.key].entry if case.key in self.state.cases else {}
+        if status == "failed_before":
+            outcome["error"] = str(before.get("error", ""))
+        about = {"name": case.name, "patient": case.patient, **({} if case.private else {"image": case.image, "series": case.series})}
+        # of a case that is not computed again the journal may say no longer who it shows and where it lies: review and export go by it
+        if status in ("done", "recovered", "failed") or any(before.get(name, "") != value for name, value in about.items()):
+            source = before if status in ("unchanged", "failed_before") else outcome
+            kept = {name: source[name] for name in ("fingerprint", "input_sha256", "elapsed_s", "outputs", "error", "traceback") if name in source}
+            self._log("failed" if status in ("failed", "failed_before") else "done", case=case.key, **about, **kept, how=status)
         self.outcome.counts[status] = self.outcome.counts.get(status, 0) + 1
-        if status == "failed":
+        if status in ("failed", "failed_before"):
             self.outcome.failures[case.key] = outcome["error"]
-        elif status == "failed_before":
-            self.outcome.failures[case.key] = outcome["error"] = str(self.state.cases[case.key].entry.get("error", ""))
         self.table.end(outcome)
 
     def _log(self, event: str, **values: Any) -> None:

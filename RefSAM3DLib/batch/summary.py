@@ -11,8 +11,10 @@ from typing import Any
 
 from ..atomic import write_aside
 from .case_work import read_result
+from .cases import Case
 from .folder_state import FolderState, case_folder
 from .outliers import add_scores
+from .pseudonyms import Identifiers, hide_identity
 
 COLUMNS = (
     "case", "name", "structure", "prompt", "verdict", "presence", "confidence", "volume_ml", "outlier_batch", "outlier_range",
@@ -23,9 +25,13 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def collect_rows(folder: Path, state: FolderState | None = None) -> list[dict[str, Any]]:
-    """Rows of every case that the journal calls done or failed, with outlier scores and attention."""
+    """Rows of every case that the journal calls done or failed, with outlier scores and attention.
+
+    What concerns a whole case (an orientation that its image does not state) is a warning of each of its rows, and alone in ``case_warnings``.
+    """
     folder = Path(folder)
     state = state or FolderState.read(folder)
+    private = Identifiers(folder).cases
     rows: list[dict[str, Any]] = []
     for key, case in state.cases.items():
         common = {"case": key, "name": case.entry.get("name", key), "patient": case.entry.get("patient", ""), "folder": f"cases/{key}"}
@@ -42,15 +48,20 @@ def collect_rows(folder: Path, state: FolderState | None = None) -> list[dict[st
             lost = "The result of this case is not in the folder any more; run the batch again to make it."
             rows.append({**common, "structure": "", "prompt": "", "verdict": "failed", "label": 0, "voxels": 0, "error": lost})
             continue
+        of_case = [str(text) for text in stored["warnings"]]
+        if known := private.get(key):  # earlier versions left file names in them
+            source = Case(key, key, known.get("image", ""), known.get("series", ""), private=True)
+            of_case = [hide_identity(text, source) for text in of_case]
         for row in stored["prompts"]:
             rows.append(
                 {
                     **common,
                     "model": stored["model"],
                     **row,
+                    "warnings": list(dict.fromkeys([*row.get("warnings", ()), *of_case])),
                     "segmentation": f"cases/{key}/{stored['segmentation']}",
                     "modality": stored.get("modality"),
-                    "case_warnings": stored["warnings"],
+                    "case_warnings": of_case,
                 }
             )
     return add_scores(rows)

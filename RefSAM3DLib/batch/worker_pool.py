@@ -23,9 +23,10 @@ from typing import Any, Protocol
 
 from ..errors import Cancelled, DeviceError, RefSAM3DError
 from ..types import Cancel
-from .case_work import case_files, work_on
+from .case_work import work_on
 from .cases import Case
 from .content_hash import hash_files
+from .inputs import case_files
 from .options import BatchOptions, describe_engine, load_factory
 
 log = logging.getLogger(__name__)

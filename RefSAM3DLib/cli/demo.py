@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..types import Modality, PromptResult, Verdict, Volume
+from .progress import ProgressLine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,8 @@ PROMPTS = ("brainstem", "mandible", "right parotid gland", ABSENT, "liver", "lef
 #: About the field of view of a planning CT; a generated volume of this size takes a second.
 SHAPE_DHW, SPACING_XYZ_MM = (160, 192, 192), (2.6, 2.6, 2.2)
 CT_FILE, SEGMENTATION_FILE, REPORT_FILE, PICTURE_FILE = "demo_ct.nrrd", "demo.seg.nrrd", "demo.json", "demo.png"
+#: What the report says of a volume that was not generated.
+OWN_VOLUME = "own volume"
 
 #: ``factory(device, model)`` gives the engine; tests put another one here.
 EngineFactory = Callable[[str, str], Any]
@@ -66,14 +69,17 @@ def _make_engine(device: str, model: str) -> Any:
 
 def run_demo(args: argparse.Namespace, factory: EngineFactory) -> int:
     """Segment, compare with the truth where there is one, print the table, write the files."""
-    from ..atomic import check_output
-    from ..errors import PromptError
+    from ..atomic import check_output, make_folder
+    from ..errors import ConfigError, PromptError
 
+    if args.seed is not None and args.seed < 0:
+        raise ConfigError(f"--seed is {args.seed}; give a whole number from 0 on.")
     if args.input and not args.prompt:
         raise PromptError('With --input the demo needs at least one prompt: add -p "left parotid gland", for example.')
     folder: Path = args.output
     names = [SEGMENTATION_FILE, REPORT_FILE, PICTURE_FILE] + ([] if args.input else [CT_FILE])
-    replace = _prepare_folder(folder) or args.overwrite
+    make_folder(folder)
+    replace = args.overwrite or _may_refresh(folder, args.input)
     for name in names:
         check_output(folder / name, replace)
 
@@ -81,7 +87,7 @@ def run_demo(args: argparse.Namespace, factory: EngineFactory) -> int:
     volume, truth = _load(args, folder, replace)
     loaded = time.monotonic() - clock
     engine = factory(args.device, args.model)
-    progress = _ProgressLine(sys.stderr)
+    progress = ProgressLine(sys.stderr)
     clock = time.monotonic()
     embedding = engine.embed(volume, progress=progress)
     embedded = time.monotonic() - clock
@@ -106,18 +112,29 @@ def _speed(engine: Any, timing: dict[str, float], results: list[PromptResult]) -
     return f"{engine.model_name} on {engine.device_name}: image read in {image_s:.1f} s, then {each_s:.2f} s a prompt."
 
 
-def _prepare_folder(folder: Path) -> bool:
-    """Make the folder; True if an earlier demo wrote what is in it, so that it may be refreshed."""
+def _may_refresh(folder: Path, own_input: Path | None) -> bool:
+    """True if an earlier demo on the same input wrote what is in the folder.
+
+    Raises:
+        OutputError: it holds a demo that this one must not replace.
+    """
+    from ..batch.content_hash import hash_file
     from ..errors import OutputError
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The output folder '{folder}' cannot be made: {error.strerror or error}; choose another one.") from error
-    try:
-        return "demo" in json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        before = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        was_own, image = before["demo"] == OWN_VOLUME, Path(before["input"])
+    except (OSError, ValueError, TypeError, KeyError):
         return False
+    if was_own != bool(own_input) or (own_input and image.resolve() != own_input.resolve()):
+        raise OutputError(f"'{folder}' holds the demo of another volume ('{image}'); give another folder with --output, or --overwrite.")
+    if not (segmentation := folder / SEGMENTATION_FILE).exists():
+        return True
+    # an earlier version noted no hash, but wrote the report last too
+    is_newer = segmentation.stat().st_mtime > (folder / REPORT_FILE).stat().st_mtime
+    if before["segmentation_sha256"] != hash_file(segmentation) if "segmentation_sha256" in before else is_newer:
+        raise OutputError(f"'{segmentation}' was changed after the demo wrote it; save it under another name or give another --output, or --overwrite.")
+    return True
 
 
 def _load(args: argparse.Namespace, folder: Path, replace: bool) -> tuple[Volume, dict[str, np.ndarray] | None]:
@@ -254,6 +271,7 @@ def _write(
     """Segmentation, picture and, last, the report: where it is, the rest is."""
     from .. import __version__
     from ..atomic import write_aside
+    from ..batch.content_hash import hash_file
     from ..memory import peak_memory_mb
     from ..overlay import overlay_figure
     from ..provenance import engine_values, model_values
@@ -264,7 +282,7 @@ def _write(
     title = "" if args.input else "RefSAM3D on a generated head-and-neck CT"
     overlay_figure(volume, results, folder / PICTURE_FILE, truth=truth, title=title, overwrite=replace)
     report = {
-        "input": str(args.input or folder / CT_FILE),
+        "input": str((args.input or folder / CT_FILE).absolute()),
         "modality": volume.modality.value if volume.modality else None,
         "model": model_values(info),
         "device": engine.device_name,
@@ -273,24 +291,8 @@ def _write(
         "elapsed_s": timing,
         "peak_memory_mb": peak_memory_mb(),
         "version": __version__,
-        "demo": volume.source if truth is not None else "own volume",
+        "demo": volume.source if truth is not None else OWN_VOLUME,
+        "segmentation_sha256": hash_file(folder / SEGMENTATION_FILE),
     }
     with write_aside(folder / REPORT_FILE, replace) as aside:
         aside.write_text(json.dumps(report, indent=1, allow_nan=False), encoding="utf-8")
-
-
-class _ProgressLine:
-    """One line that fills up, on a terminal only."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream if stream.isatty() else None
-
-    def __call__(self, fraction: float, stage: str) -> None:
-        if self._stream:
-            self._stream.write(f"\r{fraction:4.0%} {stage[:40]:40}")
-            self._stream.flush()
-
-    def close(self) -> None:
-        if self._stream:
-            self._stream.write("\r" + " " * 46 + "\r")
-            self._stream.flush()

@@ -13,10 +13,11 @@ from types import ModuleType
 
 from .. import __version__
 from ..errors import Cancelled, RefSAM3DError
+from .streams import tolerant_streams
 
 #: Modules of this package with ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``, in the order of the help.
 COMMANDS = ("segment", "batch", "review", "compare", "demo", "vocabulary", "models", "inflate", "doctor")
-DONE, USER_ERROR, USAGE, CANCELLED = 0, 1, 2, 130
+USER_ERROR, USAGE, CANCELLED = 1, 2, 130
 #: Set it to see tracebacks and log lines.
 DEBUG_VARIABLE = "REFSAM3D_DEBUG"
 
@@ -24,21 +25,22 @@ DEBUG_VARIABLE = "REFSAM3D_DEBUG"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 user error (one sentence on stderr), 2 usage, 130 cancelled."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _prepare_streams()
+    with tolerant_streams():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     debug = bool(os.environ.get(DEBUG_VARIABLE))
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
     try:
         args = build_parser(arguments).parse_args(arguments)
         code = int(args.run(args))
-        sys.stdout.flush()  # a closed pipe must show here, not in the interpreter's last breath
+        sys.stdout.flush()  # a full disk must show here, not in the interpreter's last breath
         return code
     except SystemExit as stop:  # argparse: 0 after --help, 2 after a mistake
         return stop.code if isinstance(stop.code, int) else USAGE
     except (KeyboardInterrupt, Cancelled):
         return _say("Cancelled.", CANCELLED)
-    except BrokenPipeError:  # "refsam3d vocabulary | head": the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except RefSAM3DError as error:
         return _say(str(error), USER_ERROR)
     except ModuleNotFoundError as error:
@@ -85,13 +87,3 @@ def _say(sentence: str, code: int) -> int:
     except OSError:
         logging.getLogger(__name__).debug("stderr is closed")
     return code
-
-
-def _prepare_streams() -> None:
-    """A console that lacks a letter shows "?", and a closed stream swallows what is written to it."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - lives as long as the process
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")

@@ -50,3 +50,21 @@ class ProgressBar:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+class ProgressLine:
+    """A :data:`~RefSAM3DLib.types.Progress` as one line that fills up, on a terminal only; it needs no other package."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream if stream.isatty() else None
+
+    def __call__(self, fraction: float, stage: str) -> None:
+        if self._stream:
+            self._stream.write(f"\r{fraction:4.0%} {stage[:40]:40}")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Remove the line."""
+        if self._stream:
+            self._stream.write("\r" + " " * 46 + "\r")
+            self._stream.flush()

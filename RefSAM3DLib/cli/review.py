@@ -66,15 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the action."""
-    from ..batch.append_log import AppendLog
-    from ..review.audit_trail import NAME as TRAIL
     from ..review.session import ReviewSession
 
     if args.action == "verify":
-        log = AppendLog(args.folder / TRAIL)
-        faults = [*log.verify(), *filter(None, [log.read().complaint(log.path)])]
-        sys.stdout.write("\n".join(faults) + "\n" if faults else f"All {len(log.read().entries)} entries are in order.\n")
-        return 1 if faults else 0
+        return _verify(args.folder)
     if args.action == "report":
         from ..batch import refresh_tables
 
@@ -88,6 +83,32 @@ def run(args: argparse.Namespace) -> int:
     return {"list": _list, "decide": _decide, "reprompt": _reprompt, "agreement": _agreement, "csv": _csv, "result": _result, "export": _export}[args.action](
         session, args
     )
+
+
+def _verify(folder: Path) -> int:
+    from ..batch.append_log import AppendLog
+    from ..batch.folder_state import JOURNAL
+    from ..errors import InputError
+    from ..review.audit_trail import NAME as TRAIL
+
+    if not (folder / JOURNAL).is_file():
+        raise InputError(f"'{folder}' holds no batch; choose the output folder of 'refsam3d batch'.")
+    log = AppendLog(folder / TRAIL)
+    if not log.path.exists():
+        sys.stdout.write(f"There is no '{log.path}': nothing was decided in this folder yet, or the file was removed.\n")
+        return 0
+    content = log.read()
+    faults = [*log.verify(), *filter(None, [content.complaint(log.path)])]
+    if faults:
+        sys.stdout.write("\n".join(faults) + "\n")
+        return 1
+    sys.stdout.write(f"All {len(content.entries)} entries are in order.")
+    if content.entries:
+        last = content.entries[-1]
+        known = f"has the hash {last['hash']}" if "hash" in last else "is of an earlier version and has no hash, so that a change of it cannot be seen"
+        sys.stdout.write(f" The last one, of {last.get('time', 'no time')}, {known}. Entries that were taken off the end leave no trace here.")
+    sys.stdout.write("\n")
+    return 0
 
 
 def _account() -> str:

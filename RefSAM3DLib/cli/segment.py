@@ -85,10 +85,11 @@ def run(args: argparse.Namespace) -> int:
         results: list[PromptResult] = engine.segment(
             source, args.prompt, progress=bar, probability=bool(args.probability), allow_unknown=args.allow_unknown, roi=roi
         )
+        results, repeats = _without_repeats(results)
         # fine tiles are encoded on demand: what is not of one prompt alone belongs to the image
         embedded += max(0.0, time.monotonic() - clock - sum(result.elapsed_s for result in results))
     timing = {"load": loaded, "embed": embedded, "total": time.monotonic() - started}
-    written, warnings = _write(args, volume, results, engine, timing)
+    written, warnings = _write(args, volume, results, engine, timing, repeats)
     if not args.quiet:
         for warning in warnings:
             sys.stderr.write(f"Warning: {warning}\n")
@@ -139,14 +140,30 @@ def _announce(volume: Volume, resolved: Sequence[ResolvedPrompt], allow_unknown:
         sys.stderr.write(f"Prompt '{prompt.prompt}' is {'close to a known name' if near else 'unknown'} and {then}{near}\n")
 
 
-def _write(args: argparse.Namespace, volume: Volume, results: list[PromptResult], engine: Any, timing: dict[str, float]) -> tuple[list[Path], list[str]]:
+def _without_repeats(results: Sequence[PromptResult]) -> tuple[list[PromptResult], list[str]]:
+    """The results without those of a structure that an earlier prompt asked for in other words, and a sentence about each of these."""
+    from ..batch.repeats import repeat_note
+
+    kept: list[PromptResult] = []
+    notes = []
+    for result in results:
+        if note := repeat_note(result, kept):
+            notes.append(note)
+        else:
+            kept.append(result)
+    return kept, notes
+
+
+def _write(
+    args: argparse.Namespace, volume: Volume, results: list[PromptResult], engine: Any, timing: dict[str, float], notes: Sequence[str],
+) -> tuple[list[Path], list[str]]:  # fmt: skip
     """Write the files, the report last: where it is, the rest is. Returns the paths and the warnings about the whole run."""
     from ..provenance import engine_values, is_drawn
     from ..report import build_report, write_report
     from ..segmentation_io import write_probability, write_segmentation
 
     info = {**engine_values(engine), "vocabulary": engine.vocabulary}
-    warnings = [*engine.warnings, *filter(None, [volume.metadata.get("warning", "")])]
+    warnings = [*engine.warnings, *filter(None, [volume.metadata.get("warning", "")]), *notes]
     written = []
     if args.output.name.lower().endswith(".dcm") and not any(map(is_drawn, results)):
         warnings.append(f"'{args.output}' was not written: nothing was found, and DICOM knows no segmentation without a voxel.")

@@ -52,7 +52,6 @@ class AuditTrail:
             known = {entry.get("id") for entry in self.log.read().entries}
             for entry in kept:
                 if entry.get("id") not in known:
-                    entry.pop("previous", None)
                     self.log.append(entry)
                     count += 1
             with contextlib.suppress(OSError):

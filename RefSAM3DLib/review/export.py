@@ -121,10 +121,18 @@ def _accepted_by_case(session: ReviewSession, reviewer: str) -> Accepted:
             continue  # the decision was about a mask that the batch has replaced since
         if key in items and entry["verdict"] in (ReviewVerdict.ACCEPT.value, ReviewVerdict.ACCEPT_EDITED.value) and entry.get("mask_file"):
             item = items[key]
-            if item.verdict == "unknown" and entry["verdict"] == "accept" and entry["mask_file"].startswith("cases/"):
+            if entry["verdict"] == "accept" and _machine_verdict(item, entry) == "unknown":
                 continue  # "the wording means nothing" was accepted: that says nothing about the image
             accepted.setdefault(key[0], []).append((item, entry))
     return accepted
+
+
+def _machine_verdict(item: ReviewItem, entry: dict[str, Any]) -> str:
+    """What the machine had said of the mask that was accepted; older entries do not tell it for the answer to another wording."""
+    machine = entry.get("machine")
+    if isinstance(machine, dict):
+        return str(machine.get("verdict") or "")
+    return item.verdict if entry["mask_file"].startswith("cases/") else ""
 
 
 def _export_case(

@@ -42,6 +42,7 @@ def make_item(folder: Path, row: dict[str, Any], source: dict[str, Any]) -> Revi
         model=model_values(row.get("model", {}), {"answered_by": row.get("answered_by")}),
         error=row.get("error", ""),
         warnings=tuple(row.get("warnings", ())),
+        case_warnings=tuple(row.get("case_warnings", ())),
     )
 
 
@@ -66,7 +67,7 @@ def apply_decisions(folder: Path, items: Sequence[ReviewItem], entries: Sequence
             # Measures, places and probabilities of the batch's mask say nothing of this one.
             item.volume_ml = answer.get("volume_ml", (again.get("metrics") or {}).get("volume_ml"))
             item.centre_ras, item.worst_ras = _point(answer.get("centre_ras")), _point(answer.get("worst_ras"))
-            item.probability, item.warnings = None, tuple(answer.get("warnings", ()))
+            item.probability, item.warnings = None, tuple(dict.fromkeys([*answer.get("warnings", ()), *item.case_warnings]))
 
 
 def _point(value: Any) -> tuple[float, float, float] | None:

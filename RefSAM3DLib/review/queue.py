@@ -26,6 +26,7 @@ class ReviewItem:
         mask_sha256: of the mask under review (the batch's, or this reviewer's last re-prompt).
         status: key of ``STATUS_WORDS`` by this reviewer's own decisions. decision: this reviewer's last one.
         others: last decisions of the other reviewers by name.
+        warnings: about the result and its image. case_warnings: those about the image, which hold for the answer to another wording too.
     """
 
     case: str
@@ -57,6 +58,7 @@ class ReviewItem:
     others: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str = ""
     warnings: tuple[str, ...] = ()
+    case_warnings: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..atomic import check_output, make_folder, write_aside
 from ..batch.append_log import utc_now
+from ..batch.case_work import read_result
+from ..batch.folder_state import case_folder
+from ..batch.pseudonyms import Identifiers
 from ..errors import InputError
 from ..places import box_of
 from ..types import PromptResult, Verdict, Volume
@@ -59,7 +62,7 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
     report: dict[str, Any] = {
         "format": 1,
         "case": case,
-        "input": items[0].case if items[0].series else items[0].image,
+        "input": case if _is_private(session, items[0]) else items[0].image,
         "created": utc_now(),
         "version": __version__,
         "algorithm": {"name": "RefSAM3D", "version": __version__, "model": items[0].model},
@@ -76,6 +79,14 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
     with write_aside(path, overwrite=overwrite) as aside:
         aside.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
     return [path, *written]
+
+
+def _is_private(session: ReviewSession, item: ReviewItem) -> bool:
+    """Whether the image's place may name the person: that of a case with a pseudonym, and of DICOM, whose result names its case alone too."""
+    if item.series or item.case in Identifiers(session.folder).cases:
+        return True
+    stored = read_result(case_folder(session.folder, item.case), item.case)
+    return stored is not None and stored.get("input") == item.case
 
 
 def _is_decided(item: ReviewItem, entry: dict[str, Any] | None) -> bool:

@@ -98,3 +98,31 @@ def test_entries_are_plain_ascii_json_lines(tmp_path: Path) -> None:
     log.append({"text": "Ünïcode\u2028\nline"})
     assert log.path.read_bytes().count(b"\n") == 1
     assert json.loads(log.path.read_text())["text"] == "Ünïcode\u2028\nline"
+
+
+def test_change_of_the_last_line_is_found_by_its_own_hash(tmp_path: Path) -> None:
+    log = AppendLog(tmp_path / "a.jsonl")
+    for n in range(3):
+        log.append({"n": n, "hash": "of the caller", "text": 'a,"hash":"b"}'})
+    assert log.verify() == []
+    log.path.write_text(log.path.read_text().replace('"n":2', '"n":3'))
+    assert [fault.split("'")[-1] for fault in log.verify()] == [" was altered: its content does not have the hash that stands in it."]
+
+
+def test_log_of_an_earlier_version_stays_readable_and_is_continued(tmp_path: Path) -> None:
+    from RefSAM3DLib.batch.append_log import _digest
+
+    log = AppendLog(tmp_path / "a.jsonl")
+    first = b'{"n":0,"previous":""}'
+    second = b'{"n":1,"previous":"' + _digest(first).encode() + b'"}'
+    log.path.write_bytes(first + b"\n" + second + b"\n")
+    assert log.verify() == []
+    log.append({"n": 2})
+    assert log.verify() == []
+    assert [entry["n"] for entry in log.read().entries] == [0, 1, 2]
+    last = log.path.read_bytes().splitlines()[-1]
+    log.path.write_bytes(log.path.read_bytes().replace(last, last.partition(b',"hash"')[0].replace(b'"n":2', b'"n":9') + b"}"))
+    assert log.verify() == []  # the only hash was taken out with the change: as of an earlier version
+    log.append({"n": 3})
+    log.path.write_bytes(log.path.read_bytes() + b'{"n":4,"previous":"' + _digest(log.path.read_bytes().splitlines()[-1]).encode() + b'"}\n')
+    assert "has no hash of its own, unlike lines before it" in log.verify()[-1]

@@ -129,3 +129,49 @@ def test_compare_prints_and_writes_differences(folder: Path, capsys: pytest.Capt
         call(compare, first, second, "--csv", tmp_path / "t.csv")
     assert call(compare, first, first, "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["dice"] == 1.0
+
+
+def test_verify_approves_only_what_it_can_know(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for place in (tmp_path / "in", tmp_path / "mistyped"):
+        with pytest.raises(RefSAM3DError, match="holds no batch; choose the output folder"):
+            call(review, "verify", place)
+    assert call(review, "verify", folder) == 0
+    assert "nothing was decided in this folder yet, or the file was removed" in capsys.readouterr().out
+    for n in (1, 2):
+        assert call(review, "decide", folder, f"case_0/{n}", "accept", "--reviewer", "A") == 0
+    trail = folder / "review.jsonl"
+    last = json.loads(trail.read_text().splitlines()[-1])
+    assert call(review, "verify", folder) == 0
+    told = capsys.readouterr().out
+    assert "All 2 entries are in order" in told
+    assert last["hash"] in told
+    assert "taken off the end leave no trace" in told
+    before, _, changed = trail.read_text().rpartition('"accept"')
+    trail.write_text(f'{before}"reject"{changed}')
+    assert call(review, "verify", folder) == 1
+    assert "Line 2 of" in capsys.readouterr().out
+
+
+def test_compare_goes_by_the_names_in_our_label_maps(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from batch_fake_engine import FakeEngine
+
+    from RefSAM3DLib.segmentation_io import write_segmentation
+    from RefSAM3DLib.volume_io import load_volume
+
+    volume = load_volume(write_volume(tmp_path / "image.nrrd", small_volume(1)))
+
+    def written(name: str, *prompts: str) -> Path:
+        write_segmentation(tmp_path / name, FakeEngine().segment(volume, list(prompts)), volume, {})
+        return tmp_path / name
+
+    def rows(*words: object) -> dict[str, float]:
+        assert call(compare, *words, "--json") == 0
+        return {row["structure"]: row["dice"] for row in json.loads(capsys.readouterr().out)}
+
+    ours, segments = written("a.nrrd", "brainstem", "mandible"), written("b.seg.nrrd", "mandible", "brainstem")
+    assert rows(ours, segments) == {"brainstem": 1.0, "mandible": 1.0}
+    assert rows(ours, written("more.nii.gz", "brainstem", "mandible", "larynx")) == {"brainstem": 1.0, "mandible": 1.0, "label 3": 0.0}
+    assert rows(written("c.nii.gz", "brainstem"), written("d.mha", "brainstem")) == {"label 1": 1.0}
+    with pytest.raises(RefSAM3DError, match=r"value 1 is 'brainstem' in '.*a\.nrrd' and 'mandible' in '.*e\.nrrd'; write them as \.seg\.nrrd"):
+        rows(ours, written("e.nrrd", "mandible", "brainstem"))
+    assert set(rows(ours, tmp_path / "e.nrrd", "--labels", "1=one")) == {"one"}

@@ -10,7 +10,7 @@ from batch_volumes import write_dicom_series, write_volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from RefSAM3DLib.batch.cases import Case, find_cases, slug, with_unique_keys
+from RefSAM3DLib.batch.cases import Case, find_cases, slug, with_known_keys, with_unique_keys
 from RefSAM3DLib.errors import InputError
 
 
@@ -148,3 +148,67 @@ def test_a_series_in_two_folders_is_not_taken_for_two_whole_ones(tmp_path: Path)
     cases, notes = find_cases(tmp_path / "in")
     assert [case.image for case in cases] == [str(tmp_path / "in" / "whole")]
     assert any("files in 2 folders" in note for note in notes)
+
+
+def test_index_of_a_disc_does_not_hide_its_series(tmp_path: Path) -> None:
+    folder = write_dicom_series(tmp_path / "in" / "DICOM" / "ST1" / "SE1")
+    (tmp_path / "in" / "DICOMDIR").write_bytes((folder / "IM0000").read_bytes())
+    cases, notes = find_cases(tmp_path / "in")
+    assert [case.image for case in cases] == [str(folder)], notes
+    assert not notes
+
+
+def test_loose_slice_above_a_series_costs_neither(tmp_path: Path) -> None:
+    folder, other = write_dicom_series(tmp_path / "in" / "study"), write_dicom_series(tmp_path / "scout", seed=1)
+    (other / "IM0000").rename(tmp_path / "in" / "scout.dcm")
+    cases, notes = find_cases(tmp_path / "in")
+    assert sorted(case.image for case in cases) == [str(tmp_path / "in"), str(folder)]
+    assert len({case.series for case in cases}) == 2
+    assert not notes
+
+
+def test_keys_depend_neither_on_other_cases_nor_on_where_the_folder_lies(tmp_path: Path) -> None:
+    def keys(root: Path, names: tuple[str, ...]) -> dict[str, str]:
+        for name in names:
+            (root / name).mkdir(parents=True)
+            write_volume(root / name / "ct.nrrd")
+        return {case.name: case.key for case in find_cases(root)[0]}
+
+    two, three = keys(tmp_path / "a", ("P2", "P3")), keys(tmp_path / "b", ("P1", "P2", "P3"))
+    assert {name: three[name] for name in two} == two
+    assert len(set(three.values())) == 3
+    assert "ct" not in three.values(), "whose it would be depended on the order"
+    write_volume(tmp_path / "a" / "P2" / "ct.nii")
+    assert len({case.key for case in find_cases(tmp_path / "a")[0]}) == 3, "two files of one name"
+
+
+def test_keys_of_a_folder_are_kept_and_never_given_to_another_case() -> None:
+    known = {
+        "ct": {"name": "P2/ct", "image": "/old/P2/ct.nrrd", "series": ""},
+        "ct-0ld0ld00": {"name": "P3/ct", "image": "/old/P3/ct.nrrd", "series": ""},
+        "head": {"name": "head", "image": "/old/P4/head.nrrd", "series": ""},
+    }
+
+    def keys(*cases: Case) -> list[str]:
+        return [case.key for case in with_known_keys(with_unique_keys(cases), known)]
+
+    moved = [Case(f"P{n}/ct", "ct", f"/new/P{n}/ct.nrrd") for n in (1, 2, 3)]
+    assert keys(*moved)[1:] == ["ct", "ct-0ld0ld00"]
+    assert keys(moved[0]) == keys(*moved)[:1] != ["ct"], "alone it would have taken the key of another patient"
+    assert keys(Case("P4/head", "head", "/old/P4/head.nrrd")) == ["head"], "the folder above is searched now: the same file"
+    assert keys(Case("head", "head", "/new/other.nrrd")) == ["head"], "another image under the name of the list"
+    assert keys(Case("P5/head", "head", "/new/P5/head.nrrd")) != ["head"]
+
+
+def test_dicom_file_of_a_list_is_private_and_stands_for_its_whole_series(tmp_path: Path) -> None:
+    from RefSAM3DLib.batch.inputs import case_files
+
+    folder, other = write_dicom_series(tmp_path / "a"), write_dicom_series(tmp_path / "b", seed=1)
+    first = (folder / "IM0000").rename(folder / "Mustermann.dcm")
+    (other / "IM0001").rename(folder / "of_another_series")
+    write_volume(tmp_path / "c.nrrd")
+    cases, _ = find_cases(table(tmp_path, "image\na/Mustermann.dcm\nc.nrrd\ngone/Mustermann\ngone.nii.gz\n"))
+    assert [case.private for case in cases] == [True, False, True, False], "what is gone and has no other ending was DICOM"
+    files = case_files(cases[0])
+    assert files[0] == first
+    assert sorted(files) == sorted(path for path in folder.iterdir() if path.name != "of_another_series")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from RefSAM3DLib.batch.live_table import LiveTable, Progress, clock_text
 
 
@@ -54,3 +56,32 @@ def test_a_pipe_gets_plain_lines() -> None:
 def test_clock_text() -> None:
     assert clock_text(0) == "0:00"
     assert clock_text(3599.7) == "1:00:00"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_no_line_is_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    table = LiveTable(stream, 3)
+    for n in range(3):
+        table.start("a_case_with_a_name_of_forty_characters_" + str(n))
+        table.end(outcome(n, "failed") | {"error": "It is\nbroken, " * 30})
+    for drawn in stream.getvalue().split("\x1b[J"):
+        lines = drawn.removesuffix("\n").split("\n")
+        assert max(len(line.split("\x1b")[0]) for line in lines) <= columns - 1
+    assert len(lines) == 5, "three cases, what runs, and the progress"
+
+
+class ClosedPipe(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_reader_that_leaves_stops_no_batch(as_json: bool) -> None:
+    table = LiveTable(ClosedPipe(), 2, as_json=as_json)
+    table.note("It begins.")
+    for n in range(2):
+        table.start(f"case_{n}")
+        table.end(outcome(n))
+    assert table.progress.finished == 2

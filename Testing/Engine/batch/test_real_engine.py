@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,7 @@ from tiny_checkpoint import write_tiny_pair
 from RefSAM3DLib.batch import BatchOptions, run_batch
 from RefSAM3DLib.batch.content_hash import hash_file, hash_mask
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("RefSAM3DLib.engine") is None, reason="the engine is not there"),
-]
+pytestmark = pytest.mark.slow
 PROMPTS = ("brainstem", "left and right parotid glands", "nonsense organ")
 
 

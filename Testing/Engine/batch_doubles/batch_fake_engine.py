@@ -23,13 +23,17 @@ COLOURS = {"brainstem": (230, 159, 0), "mandible": (86, 180, 233), "left parotid
 
 
 class FakeEngine:
-    """Keywords: ``diary`` notes each embedding, ``seconds`` slows it, ``die_on`` kills the process on an image's name."""
+    """Keywords: ``diary`` notes each embedding, ``seconds`` slows it, ``die_on`` kills the process on an image's name, and on
+    ``short_on`` memory runs out, so that the engine goes on without its graphics card."""
 
-    def __init__(self, diary: str = "", seconds: float = 0.0, die_on: str = "", die_once: str = "", sha256: str = "ab" * 32, fail_start: str = "") -> None:
+    def __init__(
+        self, diary: str = "", seconds: float = 0.0, die_on: str = "", die_once: str = "", sha256: str = "ab" * 32, fail_start: str = "", short_on: str = "",
+    ) -> None:  # fmt: skip
         if fail_start:
             raise RuntimeError(fail_start)
         self.diary, self.seconds, self.die_on, self.die_once = diary, seconds, die_on, die_once
-        self.model_name, self.model_sha256, self.device_name = "fake", sha256, "cpu"
+        self.short_on = short_on
+        self.model_name, self.model_sha256, self.device_name = "fake", sha256, "graphics card" if short_on else "cpu"
         self.model_card: dict[str, Any] = {}
         self.warnings: list[str] = []
         self.cached_bytes = 0
@@ -47,6 +51,9 @@ class FakeEngine:
         if self.die_once and self.die_once in volume.source and not os.path.exists(self.diary + ".died"):
             open(self.diary + ".died", "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.short_on and self.short_on in volume.source:
+            self.warnings.append(f"{self.device_name} ran out of memory; this run fell back to the CPU.")
+            self.device_name = "cpu"
         time.sleep(self.seconds)
         self._cache.append(volume.array.copy())
         return SimpleNamespace(volume=volume, warnings=())

@@ -148,3 +148,16 @@ def test_impossible_regions_are_refused_before_the_engine_is_made(tmp_path: Path
         text = str(path)
     assert main(["segment", str(image), "-p", "mandible", "-o", str(tmp_path / "o.nrrd"), "--roi", text]) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_two_wordings_of_one_structure_are_written_once_even_as_a_label_map(tmp_path: Path, image: Path, engine: FakeEngine, capsys):
+    out, report = tmp_path / "o.nii.gz", tmp_path / "r.json"
+    prompts = ("left parotid gland", "mandible", "the mandible", "both parotid glands")
+    assert main(["segment", str(image), *(f"--prompt={text}" for text in prompts), "-o", str(out), "--report", str(report)]) == 0
+    rows = json.loads(report.read_text())["prompts"]
+    assert [(row["label"], row["resolved"]) for row in rows] == [(1, "left parotid gland"), (2, "mandible"), (3, "right parotid gland")]
+    assert set(np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(out))))) == {0, 1, 2, 3}
+    shown = capsys.readouterr()
+    for sentence in ("'the mandible' asks for 'mandible', as 'mandible' does", "'both parotid glands' asks for 'left parotid gland'"):
+        assert f"Warning: {sentence}" in shown.err
+        assert sentence in report.read_text()

@@ -168,3 +168,34 @@ def test_everything_erased_is_an_edit_too(folder: Path, tmp_path: Path) -> None:
     assert entry["metrics"]["mean_surface_mm"] is None
     outcome = export_manifest(session, tmp_path / "export")
     assert json.loads(outcome.manifest.read_text())["training"][0]["labelled"] == [1]
+
+
+def test_accepted_unknown_wording_trains_no_absence(folder: Path, tmp_path: Path) -> None:
+    from RefSAM3DLib.review import export_manifest
+
+    session = ReviewSession(folder, "A")
+    session.decide(session.find("case_0/1"), "accept")
+    item = session.find("case_0/2")
+    assert session.reprompt(item, "jawbone of another name", FakeEngine()).verdict == "unknown"
+    session.decide(item, "accept")
+    for reader in ("A", "B"):  # for B the item shows the batch's answer
+        content = json.loads(export_manifest(ReviewSession(folder, reader), tmp_path / reader).manifest.read_text())
+        assert content["labels"] == {"1": "brainstem"}
+
+
+def test_signed_result_of_a_pseudonymous_case_names_no_place(tmp_path: Path) -> None:
+    from RefSAM3DLib.review import write_structured_result
+
+    place = tmp_path / "Mustermann"
+    place.mkdir()
+    write_volume(place / "Mustermann.nii.gz")
+    write_dicom_series(place / "study")
+    (place / "list.csv").write_text("image,case\nMustermann.nii.gz,a\nstudy,b\n")
+    run_batch(place / "list.csv", tmp_path / "out", BatchOptions(prompts=("brainstem",), engine="batch_fake_engine:make", workers=0, pseudonyms=True))
+    session = ReviewSession(tmp_path / "out", "A")
+    assert len(session.items) == 2
+    for item in session.items:
+        session.decide(item, "reject", reason="leak")
+        (path,) = write_structured_result(session, item.case, tmp_path / "signed")
+        assert json.loads(path.read_text())["input"] == item.case
+        assert "ustermann" not in path.read_text()

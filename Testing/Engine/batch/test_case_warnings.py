@@ -1,0 +1,134 @@
+"""What a case has to say about itself reaches the tables and the reviewer, and names nobody."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batch_fake_engine import FakeEngine
+from batch_volumes import small_volume, write_dicom_series, write_volume
+
+from RefSAM3DLib.batch import BatchOptions, BatchOutcome, run_batch
+from RefSAM3DLib.batch.cases import Case
+from RefSAM3DLib.batch.pseudonyms import hide_identity
+from RefSAM3DLib.review import ReviewSession
+
+
+def batch(source: Path, output: Path, **values: object) -> BatchOutcome:
+    defaults = {"prompts": ("mandible",), "engine": "batch_fake_engine:make", "workers": 0}
+    return run_batch(source, output, BatchOptions(**{**defaults, **values}))
+
+
+def without_orientation(path: Path) -> Path:
+    """A NIfTI file of a program that states none."""
+    import nrrd
+
+    nrrd.write(str(path), small_volume().astype(np.int16).transpose(2, 1, 0))
+    return path
+
+
+def table(output: Path) -> list[dict[str, str]]:
+    with open(output / "summary.csv", encoding="utf-8-sig", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.mark.parametrize("pseudonyms", [False, True])
+def test_doubt_about_the_sides_is_in_every_table_and_in_the_review(tmp_path: Path, pseudonyms: bool) -> None:
+    (tmp_path / "in").mkdir()
+    without_orientation(tmp_path / "in" / "Mustermann.nrrd")
+    (row,) = batch(tmp_path / "in", tmp_path / "out", pseudonyms=pseudonyms).rows
+    assert "left and right may be exchanged" in row["warnings"][0]
+    assert "has a warning" in row["reasons"]
+    assert "left and right may be exchanged" in table(tmp_path / "out")[0]["warnings"]
+    assert "left and right may be exchanged" in (tmp_path / "out" / "report.html").read_text()
+    session = ReviewSession(tmp_path / "out", "A")
+    (item,) = session.items
+    assert "left and right may be exchanged" in item.warnings[0]
+    session.reprompt(item, "brainstem", FakeEngine())
+    assert "left and right may be exchanged" in item.warnings[0], "it holds for the answer to other words too"
+    if pseudonyms:
+        for path in (tmp_path / "out").rglob("*"):
+            if path.is_file() and path.name not in ("identifiers.json", "batch.json"):
+                assert b"ustermann" not in path.read_bytes(), path
+
+
+def test_file_names_in_results_of_earlier_versions_do_not_reach_the_tables(tmp_path: Path) -> None:
+    from RefSAM3DLib.batch import refresh_tables
+
+    (tmp_path / "in").mkdir()
+    write_volume(tmp_path / "in" / "Mustermann.nii.gz")
+    (row,) = batch(tmp_path / "in", tmp_path / "out", pseudonyms=True).rows
+    stored = tmp_path / "out" / "cases" / row["case"] / f"{row['case']}.json"
+    stored.write_text(json.dumps({**json.loads(stored.read_text()), "warnings": ["'Mustermann.nii.gz' does not state its orientation."]}))
+    (row,) = refresh_tables(tmp_path / "out")
+    assert row["warnings"] == [f"'{row['case']}' does not state its orientation."]
+
+
+def test_engine_that_falls_back_says_so_in_the_case_where_it_did(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for n in range(3):
+        write_volume(tmp_path / "in" / f"case_{n}.nii.gz", seed=n)
+    rows = batch(tmp_path / "in", tmp_path / "out", engine_arguments={"short_on": "case_1"}).rows
+    told = [json.loads((tmp_path / "out" / row["folder"] / f"{row['case']}.json").read_text()) for row in rows]
+    assert [report["device"] for report in told] == ["graphics card", "cpu", "cpu"]
+    assert [len(report["warnings"]) for report in told] == [0, 1, 0]
+    assert "fell back to the CPU" in rows[1]["warnings"][0]
+    segments, _ = ReviewSession(tmp_path / "out", "A").masks.segments(tmp_path / "out" / rows[1]["segmentation"])
+    assert segments[0][2]["RefSAM3D.Device"] == "cpu"
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_missing_reference_costs_the_comparison_alone_and_its_place_is_not_told(tmp_path: Path, private: bool) -> None:
+    place = tmp_path / "Mustermann_Erika"
+    place.mkdir()
+    write_volume(place / "a.nii.gz")
+    (place / "list.csv").write_text("case,image,segmentation\nx,a.nii.gz,Mustermann.seg.nrrd\n")
+    outcome = batch(place / "list.csv", tmp_path / "out", pseudonyms=private)
+    assert outcome.counts == {"done": 1}
+    (row,) = outcome.rows
+    assert "Nothing was compared with the reference" in row["warnings"][0]
+    for name in ("summary.csv", "report.html", "journal.jsonl")[: 3 if private else 2]:
+        text = (tmp_path / "out" / name).read_text()
+        assert "Mustermann_Erika" not in text
+        assert ("Mustermann.seg.nrrd" in text) == (not private)
+    write_volume(place / "Mustermann.nii.gz")
+    (place / "list.csv").write_text("case,image,segmentation\nx,a.nii.gz,Mustermann.nii.gz\n")
+    assert batch(place / "list.csv", tmp_path / "out", pseudonyms=private).counts == {"done": 1}, "the reference is there now"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("'/data/Erika M/ct' holds no series.", "'KEY' holds no series."),
+        ("'/data/Erika M/ct/Erika M 1.dcm' is damaged.", "'KEY' is damaged."),
+        ("'/data/Erika M/beside.dcm' is damaged (1 of 2).", "'KEY' is damaged (1 of 2)."),
+        ("Cannot read /data/Erika M/ct/1.dcm.", "Cannot read KEY"),
+        ("'/refs/M.seg.nrrd' and 'M.seg.nrrd' do not exist.", "'KEY' and 'KEY' do not exist."),
+        ("Series 1.2.3 of 'ct', not 1.2.34, is a CT of 5 ct.", "Series KEY of 'KEY', not 1.2.34, is a CT of 5 ct."),
+    ],
+)
+def test_sentences_about_a_private_case_name_no_path_file_or_series(text: str, shown: str) -> None:
+    case = Case("KEY", "KEY", "/data/Erika M/ct", series="1.2.3", segmentation="/refs/M.seg.nrrd", private=True)
+    assert hide_identity(text, case) == shown
+    assert hide_identity(text, Case("x", "x", "/data/Erika M/ct")) == text
+
+
+def test_two_wordings_of_one_structure_are_one_result(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_volume(tmp_path / "in" / "a.nii.gz")
+    rows = batch(tmp_path / "in", tmp_path / "out", prompts=("mandible", "segment the mandible", "brainstem", "brainstem")).rows
+    assert [(row["label"], row["structure"]) for row in rows] == [(1, "mandible"), (2, "brainstem")]
+    assert "'segment the mandible' asks for 'mandible', as 'mandible' does" in rows[0]["warnings"][0]
+
+
+def test_left_out_dicom_seg_is_a_warning_of_its_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None if name == "highdicom" else found(name, package))
+    write_dicom_series(tmp_path / "in" / "study")
+    (row,) = batch(tmp_path / "in", tmp_path / "out").rows
+    assert "No DICOM SEG was written" in row["warnings"][0]

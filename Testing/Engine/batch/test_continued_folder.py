@@ -1,0 +1,94 @@
+"""A result folder that is continued after something around it has changed: added cases, moved data, a corrected list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batch_volumes import small_volume, write_dicom_series, write_volume
+
+from RefSAM3DLib.batch import BatchOptions, BatchOutcome, run_batch
+from RefSAM3DLib.batch.folder_state import FolderState
+from RefSAM3DLib.errors import InputError
+from RefSAM3DLib.review import ReviewSession, export_manifest
+
+
+def batch(source: Path, output: Path, **values: object) -> BatchOutcome:
+    return run_batch(source, output, BatchOptions(prompts=("mandible",), engine="batch_fake_engine:make", workers=0, **values))
+
+
+def patients(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).mkdir(parents=True)
+        write_volume(root / name / "ct.nrrd", seed=int(name[1:]))
+    return root
+
+
+@pytest.mark.parametrize("pseudonyms", [False, True])
+def test_added_case_and_moved_data_repeat_nothing(tmp_path: Path, pseudonyms: bool) -> None:
+    source, output = patients(tmp_path / "in", "P2"), tmp_path / "out"
+    batch(source, output, pseudonyms=pseudonyms)
+    session = ReviewSession(output, "A")
+    (item,) = session.items
+    session.decide(item, "accept")
+    assert batch(patients(source, "P1", "P3"), output, pseudonyms=pseudonyms).counts == {"done": 2, "unchanged": 1}
+    moved = source.rename(tmp_path / "other_disk")
+    assert batch(moved, output, pseudonyms=pseudonyms).counts == {"unchanged": 3}
+    session = ReviewSession(output, "A")
+    assert session.find(item.id).status == "accept"
+    assert session.find(item.id).image == str(moved / "P2" / "ct.nrrd")
+    assert {i.status for i in session.items if i.id != item.id} == {""}
+    for one in session.items:
+        session.volume(one)
+    assert len({i.patient for i in session.items}) == (3 if pseudonyms else 1)
+
+
+def write_list(folder: Path, text: str) -> Path:
+    (folder / "list.csv").write_text(text)
+    return folder / "list.csv"
+
+
+def test_patient_that_is_added_to_the_list_reaches_the_export(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz")
+    (tmp_path / "broken.nii.gz").write_bytes(b"no image")
+    batch(write_list(tmp_path, "image,patient\na.nii.gz,\nbroken.nii.gz,\n"), tmp_path / "out")
+    outcome = batch(write_list(tmp_path, "image,patient\na.nii.gz,P7\nbroken.nii.gz,P8\n"), tmp_path / "out")
+    assert outcome.counts == {"unchanged": 1, "failed_before": 1}
+    state = FolderState.read(tmp_path / "out").cases
+    assert [(c.status, c.entry["patient"], bool(c.entry.get("error"))) for c in state.values()] == [("done", "P7", False), ("failed", "P8", True)]
+    lines = len(FolderState.read(tmp_path / "out").log.entries)
+    batch(tmp_path / "list.csv", tmp_path / "out")
+    assert len(FolderState.read(tmp_path / "out").log.entries) == lines + 2, "begin and end of the run, and nothing about cases"
+    session = ReviewSession(tmp_path / "out", "A")
+    session.decide(session.find("a/1"), "accept")
+    exported = json.loads(export_manifest(session, tmp_path / "export").manifest.read_text())
+    assert exported["training"][0]["patient"] == "P7"
+
+
+def test_corrected_reference_is_compared_anew(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz", seed=1)
+    truth = np.abs(small_volume(1) - 200) < 20
+    listed = write_list(tmp_path, "image\na.nii.gz\n")
+    assert "reference_dice" not in batch(listed, tmp_path / "out").rows[0]
+    content = {"labels": {"7": "mandible"}, "training": [{"image": "a.nii.gz", "label": "reference.nii.gz", "labelled": [7]}]}
+    manifest = tmp_path / "datalist.json"
+    manifest.write_text(json.dumps(content))
+    write_volume(tmp_path / "reference.nii.gz", np.roll(truth, 2, axis=2) * 7.0, seed=1)
+    assert batch(manifest, tmp_path / "out").rows[0]["reference_dice"] < 0.9
+    write_volume(tmp_path / "reference.nii.gz", truth * 7.0, seed=1)
+    outcome = batch(manifest, tmp_path / "out")
+    assert (outcome.counts, outcome.rows[0]["reference_dice"]) == ({"done": 1}, 1.0)
+    assert batch(manifest, tmp_path / "out").counts == {"unchanged": 1}
+
+
+def test_folder_that_lost_its_pseudonyms_is_not_continued_under_others(tmp_path: Path) -> None:
+    write_dicom_series(tmp_path / "in" / "study")
+    batch(tmp_path / "in", tmp_path / "out")
+    kept = (tmp_path / "out" / "identifiers.json").rename(tmp_path / "kept.json")
+    with pytest.raises(InputError, match=r"identifiers.json' was removed or replaced.*put it back, or use a new folder"):
+        batch(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out" / "identifiers.json").exists()
+    kept.rename(tmp_path / "out" / "identifiers.json")
+    assert batch(tmp_path / "in", tmp_path / "out").counts == {"unchanged": 1}
