@@ -66,14 +66,12 @@ def read_masks(path: Path, labels: Mapping[int, str], geometry: Geometry | None 
 
 
 def _read(path: Path, labels: Mapping[int, str], geometry: Geometry | None) -> tuple[dict[str, np.ndarray], Geometry]:
-    import SimpleITK as sitk
-
     check_name(path)
     if not path.exists():
         raise InputError(f"The segmentation '{path}' does not exist; check its name.")
-    if path.name.lower().endswith((".seg.nrrd", ".dcm")):
-        from .segmentation_io import read_segmentation
+    from .segmentation_io import read_labels, read_segmentation
 
+    if path.name.lower().endswith((".seg.nrrd", ".dcm")):
         segments, grid = read_segmentation(path)
         masks: dict[str, np.ndarray] = {}
         for name, mask, _ in segments:
@@ -82,13 +80,7 @@ def _read(path: Path, labels: Mapping[int, str], geometry: Geometry | None) -> t
                 unique, number = f"{name} ({number})", number + 1
             masks[unique] = np.asarray(mask, dtype=bool)
     else:
-        try:
-            image = sitk.ReadImage(str(path))
-        except RuntimeError as error:
-            raise InputError(f"The label map '{path}' cannot be read; give a .seg.nrrd, .nii.gz, .nrrd or .mha file.") from error
-        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-            raise InputError(f"The label map '{path}' is no scalar 3D image; give one value per voxel, or a .seg.nrrd file.")
-        array, grid = sitk.GetArrayFromImage(image), geometry_of(image)
+        array, grid = read_labels(path)
         values = sorted(labels) or [int(v) for v in np.unique(array) if v > 0]
         masks = {labels.get(value, f"label {value}"): array == value for value in values}
     if geometry is not None and grid != geometry:
@@ -99,11 +91,11 @@ def _read(path: Path, labels: Mapping[int, str], geometry: Geometry | None) -> t
 
 def covering_grid(grid: Geometry, other: Geometry) -> Geometry:
     """The voxels of ``grid``, continued until they cover ``other`` too: Slicer crops a segmentation to what is drawn."""
-    depth, height, width = (n - 1 for n in other.shape_dhw)
-    corners = np.array([(i, j, k, 1.0) for i in (0, width) for j in (0, height) for k in (0, depth)]).T
+    depth, height, width = (n - 0.5 for n in other.shape_dhw)  # borders of voxels: half a voxel of a coarse one is several of a fine one
+    corners = np.array([(i, j, k, 1.0) for i in (-0.5, width) for j in (-0.5, height) for k in (-0.5, depth)]).T
     inside = (np.linalg.inv(grid.ijk_to_ras) @ other.ijk_to_ras @ corners)[:3]
-    low = np.minimum(0, np.floor(inside.min(axis=1) + 1e-3)).astype(int)
-    high = np.maximum(np.array(grid.shape_dhw[::-1]) - 1, np.ceil(inside.max(axis=1) - 1e-3)).astype(int)
+    low = np.minimum(0, np.floor(inside.min(axis=1) + 0.5 + 1e-3)).astype(int)
+    high = np.maximum(np.array(grid.shape_dhw[::-1]) - 1, np.ceil(inside.max(axis=1) - 0.5 - 1e-3)).astype(int)
     size = high - low + 1
     if np.prod(size.astype(float)) > MAX_GRID_VOXELS:
         shown = " x ".join(map(str, size))

@@ -17,17 +17,15 @@ from typing import Any
 import numpy as np
 
 from . import __version__
-from .dicom_series import frame_planes, functional_group
+from .dicom_frames import frame_planes, functional_group
 from .errors import InputError, OutputError
 from .geometry import RAS_LPS, Geometry
 from .provenance import is_drawn, segment_names, segment_tags, terminology_of
-from .slice_stack import Plane, stack_planes
+from .slice_stack import MAX_OFF, Plane, stack_planes
 from .types import PromptResult, Volume
 
 log = logging.getLogger(__name__)
 
-#: A slice may lie this far from its place in the grid, in voxels: series with slightly uneven steps get a grid of the mean step.
-_MAX_OFF = 0.3
 _GRID = "grid"
 #: Slicer's Python is not the one that a shell's pip serves.
 HIGHDICOM_ADVICE = "install it with: pip install highdicom (in Slicer's Python console: slicer.util.pip_install('highdicom'))"
@@ -152,7 +150,7 @@ def read_dicom_seg(path: Path) -> tuple[list[tuple[str, np.ndarray, dict[str, st
     except (pydicom.errors.InvalidDicomError, OSError, EOFError, AttributeError, ValueError) as error:
         raise InputError(f"The DICOM SEG '{path}' cannot be read, it is damaged or truncated; fetch it again.") from error
     if kind == "FRACTIONAL":
-        frames = frames * 2 > int(data.get("MaximumFractionalValue", 255))
+        frames = frames.astype(np.uint16) * 2 > int(data.get("MaximumFractionalValue", 255))  # twice a byte is no byte
     parameters = {int(segment.SegmentNumber): _parameters(segment) for segment in data.SegmentSequence}
     geometry = _stored_grid(parameters.values()) or _grid_of(planes, str(path))
     masks = {number: np.zeros(geometry.shape_dhw, dtype=bool) for number in parameters}
@@ -209,6 +207,6 @@ def _grid_of(planes: Sequence[Plane], source: str) -> Geometry:
 def _slice_of(geometry: Geometry, plane: Plane, path: Path) -> int:
     i, j, k = np.linalg.solve(geometry.ijk_to_lps, [*plane.position, 1.0])[:3]
     nearest = round(k)
-    if max(abs(i), abs(j)) > _MAX_OFF or abs(k - nearest) > _MAX_OFF or not 0 <= nearest < geometry.shape_dhw[0]:
+    if max(abs(i), abs(j)) > MAX_OFF or abs(k - nearest) > MAX_OFF or not 0 <= nearest < geometry.shape_dhw[0]:
         raise InputError(f"A slice of '{path}' lies beside its regular grid (slice {k:.2f}); convert it with the image in Slicer.")
     return nearest

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .dicom_frames import frame_planes, frame_rescales, rescaled_frames
 from .errors import InputError
 from .image_files import quiet_itk
 from .slice_stack import Plane, Stack, stack_planes
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: A folder with more files is a whole archive or a home directory, chosen by mistake; looking at each takes minutes.
 MAX_FILES = 50_000
+#: Most series that a message lists.
+LISTED = 20
 _ENDINGS = (".dcm", ".ima", ".dicom")
 #: Objects with pixels that are no image of the patient.
 _NOT_IMAGES = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "PR", "KO", "SR", "REG", "DOC", "ECG")
@@ -155,16 +158,16 @@ def _choose(found: list[list[_Header]], uid: str | None, path: Path) -> list[_He
     return found[0]
 
 
-def _listed(found: list[list[_Header]], limit: int = 20) -> str:
+def _listed(found: list[list[_Header]]) -> str:
     """
     >>> _listed([[_Header("", "1.2.3", "", "T1", "MR", "", 1, 1, None)] * 12])
     '1.2.3 (MR "T1", 12 slices)'
     """
     lines = []
-    for info in map(_info, found[:limit]):
+    for info in map(_info, found[:LISTED]):
         name = f' "{info.description}"' if info.description else ""
         lines.append(f"{info.uid} ({info.modality}{name}, {info.slices} slice{'s' if info.slices != 1 else ''})")
-    more = len(found) - limit
+    more = len(found) - LISTED
     return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
 
 
@@ -263,46 +266,11 @@ def _read_frames(header: _Header, source: str) -> tuple[np.ndarray, Stack, tuple
         import pydicom
     except ImportError as error:
         raise InputError(f"'{header.path}' is a multi-frame DICOM file, which needs the package pydicom; install it with: pip install pydicom.") from error
-    stack = stack_planes(frame_planes(pydicom.dcmread(header.path, stop_before_pixels=True), header.path), source)
-    return np.ascontiguousarray(_narrow(_pixels(header.path))[stack.order]), stack, (header.path,)
-
-
-def frame_planes(data: Any, source: str) -> list[Plane]:
-    """Where each frame of a multi-frame pydicom dataset lies.
-
-    Raises:
-        InputError: a frame does not say.
-    """
-    shared = getattr(data, "SharedFunctionalGroupsSequence", [None])[0]
-    planes = []
-    for n, frame in enumerate(getattr(data, "PerFrameFunctionalGroupsSequence", [])):
-        measures = functional_group(frame, shared, "PixelMeasuresSequence")
-        position = functional_group(frame, shared, "PlanePositionSequence")
-        orientation = functional_group(frame, shared, "PlaneOrientationSequence")
-        if measures is None or position is None or orientation is None:
-            break
-        planes.append(
-            Plane(
-                tuple(map(float, position.ImagePositionPatient)),
-                tuple(map(float, orientation.ImageOrientationPatient)),
-                tuple(map(float, measures.PixelSpacing)),
-                (int(data.Rows), int(data.Columns)),
-                f"{data.SOPInstanceUID}/{n}",
-                float(getattr(measures, "SpacingBetweenSlices", None) or getattr(measures, "SliceThickness", None) or 1.0),
-            )
-        )
-    if not planes or len(planes) != int(data.NumberOfFrames):
-        raise InputError(f"'{source}' does not state where each of its {data.NumberOfFrames} frames lies; export it as single slices.")
-    return planes
-
-
-def functional_group(frame: Any, shared: Any, name: str) -> Any:
-    """First item of a sequence that is stated per frame or once for all; None if it is nowhere."""
-    for groups in (frame, shared):
-        sequence = getattr(groups, name, None) if groups is not None else None
-        if sequence:
-            return sequence[0]
-    return None
+    data = pydicom.dcmread(header.path, stop_before_pixels=True)
+    stack = stack_planes(frame_planes(data, header.path), source)
+    rescales = frame_rescales(data)
+    pixels = _narrow(_pixels(header.path)) if len(set(rescales)) == 1 else rescaled_frames(header.path, rescales)
+    return np.ascontiguousarray(pixels[stack.order]), stack, (header.path,)
 
 
 def _refuse_colour(headers: list[_Header], source: str) -> None:

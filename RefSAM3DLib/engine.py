@@ -17,8 +17,8 @@ from .branch import Branch
 from .checkpoint import Checkpoint, apply_adapter, file_sha256, load_checkpoint
 from .config import GridConfig
 from .device import choose_device, device_title
-from .errors import Cancelled, DeviceError, MemoryRefusalError
-from .inference.checks import check_volume, checked_roi, content_key, is_shortage
+from .errors import Cancelled, DeviceError
+from .inference.checks import check_volume, checked_roi, content_key, empty_cache, is_shortage
 from .inference.embed import GridEmbedding
 from .inference.plan import check_memory
 from .inference.scope import best_grid
@@ -34,8 +34,10 @@ from .volume_io import decide_modality
 logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = ("Models", "refsam3d-small.safetensors")
-#: Bytes of encoded images that an engine keeps before it forgets the least recently used one.
+#: Bytes of images, encodings and voxels, that an engine keeps before it forgets the least recently used one.
 CACHE_BYTES = 1_000_000_000
+#: Images kept, however small: the current one and the one before, as the worker of the Slicer extension keeps their voxels.
+MAX_IMAGES = 2
 
 
 def _preload() -> None:
@@ -133,8 +135,7 @@ class RefSAM3DEngine:
         """Forget encoded images."""
         with self._lock:
             self._embeddings.clear()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            empty_cache(self.device)
 
     def resolve(self, prompts: Sequence[str] | str) -> list[ResolvedPrompt]:
         """What the prompts mean to this checkpoint; nothing is computed."""
@@ -158,7 +159,7 @@ class RefSAM3DEngine:
         candidates = [g for g in self.checkpoint.config.grids if embedding.modality.value in g.modalities] or list(self.checkpoint.config.grids)
         extents = {g.name: embedding.whole_view(g).extent_mm for g in candidates}
         grid = best_grid_of(candidates, self, embedding, extents)
-        check_memory(self.checkpoint.config, embedding.volume.geometry, [grid.name])
+        check_memory(self.checkpoint.config, embedding.volume.geometry, [(grid.name, 1)])
         views = embedding.views(grid, coarse=not embedding.is_direct(grid))
         self._encode([(view, None) for view in views], progress, cancel, 0.0, 1.0, "reading the image")
         if progress is not None:
@@ -201,35 +202,29 @@ class RefSAM3DEngine:
             while True:
                 try:
                     return work()
-                except MemoryRefusalError:
-                    raise
-                except (DeviceError, MemoryError, RuntimeError) as error:
+                except (MemoryError, RuntimeError) as error:
                     if not is_shortage(error):
                         raise
-                    shortage = error.with_traceback(None)  # its frames hold the tensors that must go
+                    shortage = (str(error).strip() or type(error).__name__).splitlines()[0]  # the frames of the error hold the tensors that must go
                 self._need_less(embedding, shortage)
         finally:
             self._forget_beyond_limit(embedding)
 
-    def _need_less(self, embedding: VolumeEmbedding, shortage: Exception) -> None:
+    def _need_less(self, embedding: VolumeEmbedding, shortage: str) -> None:
         """Make the next attempt need less memory: smaller tiles, then the CPU.
 
         Raises:
             DeviceError: nothing smaller is left.
         """
-        on_cpu = self.device.type == "cpu"
-        if on_cpu and isinstance(shortage, DeviceError):
-            raise shortage  # refused before it began
         if not embedding.small_tiles:
             embedding.use_small_tiles()
             self._note(f"{self.device_name} ran out of memory; this image is read in smaller tiles, which see less around them.")
-        elif on_cpu:
-            raise DeviceError(f"Out of memory ({str(shortage).splitlines()[0]}); close other programs, or give a region with --roi.") from shortage
+        elif self.device.type == "cpu":
+            raise DeviceError(f"Out of memory ({shortage}); close other programs, or give a region with --roi.")
         else:
             self._note(f"{self.device_name} ran out of memory; this run fell back to the CPU.")
             self._move_to_cpu()
-            embedding.small_tiles = False
-            embedding.grids.clear()
+            embedding.use_small_tiles(False)
             self._embeddings[embedding.key] = embedding
 
     def _note(self, warning: str) -> None:
@@ -249,16 +244,19 @@ class RefSAM3DEngine:
             volume.modality, volume.modality_source = decide_modality(volume)
         key = content_key(volume)
         if key in self._embeddings:
-            self._embeddings.move_to_end(key)
-            return self._embeddings[key]
-        embedding = VolumeEmbedding(self, volume, key)
-        self._embeddings[key] = embedding
-        return embedding
+            self._embeddings[key].volume = volume  # the earlier one may have been changed in place since, or keep a buffer alive that its owner is done with
+        else:
+            self._embeddings[key] = VolumeEmbedding(self, volume, key)
+        self._embeddings.move_to_end(key)
+        return self._embeddings[key]
 
     def _forget_beyond_limit(self, current: VolumeEmbedding) -> None:
-        """Drop the least recently used images once the limit is passed; the current one stays, however large."""
+        """Drop the least recently used images once a limit is passed; the current one stays, however large."""
+        if current.key in self._embeddings:
+            self._embeddings.move_to_end(current.key)
         for key in [k for k, e in self._embeddings.items() if e is not current]:
-            if self.cached_bytes <= self.cache_limit:
+            held = self.cached_bytes + sum(e.volume.array.nbytes for e in self._embeddings.values())
+            if held <= self.cache_limit and len(self._embeddings) <= MAX_IMAGES:
                 return
             del self._embeddings[key]
 

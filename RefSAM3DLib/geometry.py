@@ -98,11 +98,6 @@ class Geometry:
         matrix[:3, 3] = origin_lps
         return cls(shape_dhw, RAS_LPS @ matrix)
 
-    def is_patient_aligned(self, tolerance: float = 1e-3) -> bool:
-        """True if every voxel axis is parallel to a patient axis (any order, any direction)."""
-        largest = np.abs(self.directions).max(axis=0)
-        return bool((largest > 1.0 - tolerance).all())
-
     def to_working_orientation(self) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
         """Array axes to permute and flip so that (D, H, W) grow to (S, P, L) as nearly as the grid allows.
 

@@ -23,6 +23,8 @@ MAX_COSINE = 5e-5
 _MIN_DETERMINANT = 1e-3
 _BLOCK = 1 << 20  # a multiple of every voxel size
 _FLOATS = {16: "f4", 64: "f8"}
+#: Millimetres of the codes for metre and micrometre; ITK applies them to the spacing and to both matrices.
+_UNITS_MM = {1: 1e3, 3: 1e-3}
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,9 @@ class NiftiHeader:
         dims: voxels along each axis the file declares.
         offset, voxel_bytes: where the voxels start and how many bytes they take, uncompressed.
         dtype: numpy type of floating-point voxels, "" for integers and others.
-        pixdim: spacing along the first three axes.
+        pixdim: spacing along the first three axes, in the unit of the file.
         qform_code, sform_code: 0 where the file does not state that matrix.
-        quaternion: the six numbers of the qform. sform: (3, 4), IJK to RAS.
+        quaternion: the six numbers of the qform. sform: (3, 4), IJK to RAS, mm.
     """
 
     dims: tuple[int, ...]
@@ -69,9 +71,9 @@ def read_nifti_header(path: Path) -> NiftiHeader:
     for order in "<>":
         size = struct.unpack(order + "i", raw[:4].ljust(4, b"\0"))[0]
         if size == 348 and len(raw) >= 348:
-            return _parse(raw, order, "8h", 40, ("h", 70), ("h", 72), ("3f", 80), ("f", 108), ("2h", 252), ("6f", 256), ("12f", 280))
+            return _parse(raw, order, "8h", 40, ("h", 70), ("h", 72), ("3f", 80), ("f", 108), ("2h", 252), ("6f", 256), ("12f", 280), ("b", 123))
         if size == 540 and len(raw) >= 540:
-            return _parse(raw, order, "8q", 16, ("h", 12), ("h", 14), ("3d", 112), ("q", 168), ("2i", 344), ("6d", 352), ("12d", 400))
+            return _parse(raw, order, "8q", 16, ("h", 12), ("h", 14), ("3d", 112), ("q", 168), ("2i", 344), ("6d", 352), ("12d", 400), ("i", 500))
     raise InputError(f"'{path}' is not a NIfTI file or its header is damaged; export the image again.")
 
 
@@ -85,7 +87,7 @@ def _open(path: Path) -> gzip.GzipFile:
 def _parse(raw: bytes, order: str, dim_format: str, dim_at: int, *places: tuple[str, int]) -> NiftiHeader:
     dim = struct.unpack_from(order + dim_format, raw, dim_at)
     fields = [struct.unpack_from(order + code, raw, at) for code, at in places]
-    (datatype,), (bits,), pixdim, (offset,), codes, quaternion, rows = fields
+    (datatype,), (bits,), pixdim, (offset,), codes, quaternion, rows, (units,) = fields
     dims = tuple(int(n) for n in dim[1 : 1 + min(max(dim[0], 0), 7)])
     voxels = 1
     for n in dims:
@@ -99,7 +101,7 @@ def _parse(raw: bytes, order: str, dim_format: str, dim_at: int, *places: tuple[
         qform_code=codes[0],
         sform_code=codes[1],
         quaternion=quaternion,
-        sform=np.array(rows, dtype=np.float64).reshape(3, 4),
+        sform=np.array(rows, dtype=np.float64).reshape(3, 4) * _UNITS_MM.get(units & 7, 1.0),
     )
 
 

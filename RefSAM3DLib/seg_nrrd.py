@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def read_seg_nrrd(path: Path) -> tuple[list[tuple[str, np.ndarray, dict[str, str
     try:
         voxels, header = nrrd.read(str(path), index_order="C")
         header.update(_text_fields(path))
-    except (nrrd.NRRDError, OSError, ValueError, EOFError) as error:
+    except (nrrd.NRRDError, OSError, ValueError, EOFError, zlib.error) as error:
         raise InputError(f"The segmentation '{path}' cannot be read, it is damaged or truncated; save it again.") from error
     if voxels.ndim not in (3, 4):
         raise InputError(f"The segmentation '{path}' has {voxels.ndim} axes; save it as a segmentation (.seg.nrrd) again.")

@@ -194,12 +194,22 @@ def place_in(mask: np.ndarray, grid: Geometry, geometry: Geometry, source: objec
     return placed
 
 
-def _read_label_map(path: Path) -> tuple[list[Segment], Geometry]:
+def read_labels(path: Path) -> tuple[np.ndarray, Geometry]:
+    """Values and grid of a label map.
+
+    Raises:
+        InputError: unreadable, truncated, no scalar 3D image, or with fractional values.
+    """
     from .image_files import read_image_file
 
     array, grid, _ = read_image_file(path)
     if array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):
         raise InputError(f"'{path}' has fractional values, so it is no label map; give a .seg.nrrd file or one integer per voxel.")
+    return array, grid
+
+
+def _read_label_map(path: Path) -> tuple[list[Segment], Geometry]:
+    array, grid = read_labels(path)
     names = _label_names(path)
     segments: list[Segment] = []
     for value in np.unique(array):

@@ -20,6 +20,8 @@ SAME_PLACE_MM = 1e-3
 MAX_STEP_ERROR, MAX_ROUNDING_MM = 0.10, 0.11
 #: A slice may lie this far from the regular grid without a word: below it no voxel moves by more than 2 % of a step.
 SILENT_ERROR, SILENT_MM = 0.02, 0.02
+#: Beyond this share of a step from its place in the regular grid, a slice is drawn too near to where its neighbour belongs.
+MAX_OFF = 0.3
 #: A slice is missing where a step is at least this many times the median.
 GAP_RATIO = 1.5
 #: Series may hold a few localiser slices of other orientation or size; with more than this share left out, it is no volume.
@@ -172,6 +174,15 @@ def _step(
         )
     step = (positions[-1] - positions[0]) / (len(chosen) - 1)
     off_mm = float(np.linalg.norm(positions - positions[0] - np.outer(np.arange(len(chosen)), step), axis=1).max())
+    limit_mm = max(MAX_OFF * median, MAX_ROUNDING_MM)
+    if off_mm > limit_mm:  # small errors of the steps that add up
+        raise InputError(
+            f"The slices of '{source}' lie {steps.min():.2f} to {steps.max():.2f} mm apart, and in a grid of their mean, {steps.mean():.2f} mm, one would"
+            f" be {off_mm:.2f} mm off its place (at most {limit_mm:.2f} mm are kept); resample the series to one distance."
+        )
     if off_mm > max(SILENT_ERROR * median, SILENT_MM):
-        warnings.append(f"The slices lie {steps.min():.2f} to {steps.max():.2f} mm apart; their mean, {steps.mean():.2f} mm, was used.")
+        warnings.append(
+            f"The slices lie {steps.min():.2f} to {steps.max():.2f} mm apart; their mean, {steps.mean():.2f} mm, was used, which moves a slice by up to"
+            f" {off_mm:.2f} mm."
+        )
     return step

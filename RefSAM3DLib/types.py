@@ -97,6 +97,55 @@ class Volume:
 
 
 @dataclass
+class Placed:
+    """An array of a box of the native grid, zero elsewhere: one structure of a CT touches a hundredth of its voxels, and a whole mask 80 MB.
+
+    Attributes:
+        values: voxels inside ``box``, in the order and direction of the native grid.
+        box: native (k0, k1, j0, j1, i0, i1), half open. shape: (D, H, W) of the native grid.
+    """
+
+    values: np.ndarray
+    box: tuple[int, int, int, int, int, int]
+    shape: tuple[int, int, int]
+
+    def cut(self, box: tuple[int, int, int, int, int, int]) -> np.ndarray:
+        """The voxels of a box that lies inside this one."""
+        return self.values[tuple(slice(box[2 * a] - self.box[2 * a], box[2 * a + 1] - self.box[2 * a]) for a in range(3))]
+
+    def whole(self) -> np.ndarray:
+        """(D, H, W) on the native grid."""
+        import numpy as np
+
+        array = np.zeros(self.shape, dtype=self.values.dtype)
+        array[tuple(slice(self.box[2 * a], self.box[2 * a + 1]) for a in range(3))] = self.values
+        return array
+
+
+class NativeArray:
+    """A field that is given an array or a :class:`Placed` one, and read as a whole array: made at the first reading, then kept."""
+
+    def __init__(self, optional: bool = False) -> None:
+        self._optional = optional
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Any:
+        if instance is None:  # a dataclass asks for the default of the field
+            if self._optional:
+                return None
+            raise AttributeError(self._name)
+        value = vars(instance)[self._name]
+        if isinstance(value, Placed):
+            value = vars(instance)[self._name] = value.whole()
+        return value
+
+    def __set__(self, instance: object, value: np.ndarray | Placed | None) -> None:
+        vars(instance)[self._name] = value
+
+
+@dataclass
 class PromptResult:
     """The answer to one prompt on one volume.
 
@@ -105,8 +154,8 @@ class PromptResult:
         verdict: present, uncertain, absent or unknown. Only present and uncertain results carry voxels.
         presence: calibrated probability that the structure is in the field of view, 0 to 1 (NaN if unknown).
         confidence: mean certainty of the drawn voxels, 0 to 1 (NaN if nothing is drawn).
-        mask: bool (D, H, W) on the native grid of the volume; all False if absent or unknown.
-        probability: optional float16 (D, H, W) on the native grid.
+        mask: bool (D, H, W) on the native grid of the volume; all False if absent or unknown. Made whole when it is first read.
+        probability: optional float16 (D, H, W) on the native grid, made whole likewise.
         volume_ml: volume of the mask. box: native (k0, k1, j0, j1, i0, i1), half open, or None if empty.
         elapsed_s: seconds spent on this prompt alone (the shared encoding of the image is not in it).
         warnings: sentences that concern this prompt alone.
@@ -117,12 +166,22 @@ class PromptResult:
     verdict: Verdict
     presence: float
     confidence: float
-    mask: np.ndarray
-    volume_ml: float
-    box: tuple[int, int, int, int, int, int] | None
-    elapsed_s: float
-    probability: np.ndarray | None = None
+    mask: NativeArray = NativeArray()
+    volume_ml: float  # type: ignore[misc]  # the descriptor above is no default, see NativeArray.__get__
+    box: tuple[int, int, int, int, int, int] | None  # type: ignore[misc]
+    elapsed_s: float  # type: ignore[misc]
+    probability: NativeArray = NativeArray(optional=True)
     warnings: tuple[str, ...] = ()
     suggestions: tuple[str, ...] = ()
     colour: tuple[int, int, int] = (127, 127, 127)
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    def mask_in_box(self) -> np.ndarray | None:
+        """The mask inside ``box`` without making it whole; None if it is empty."""
+        if self.box is None:
+            return None
+        kept = vars(self)["mask"]
+        if isinstance(kept, Placed):
+            return kept.cut(self.box)
+        k0, k1, j0, j1, i0, i1 = self.box
+        return kept[k0:k1, j0:j1, i0:i1]

@@ -30,6 +30,8 @@ _NAMES = {
 }
 #: Air and lung in HU. Fat ends at -150, and no other modality has such values in more than a few voxels.
 AIR_HU, MIN_AIR_SHARE = -200.0, 1e-3
+#: What lies below is padding outside the image (-32768 in images of every kind), no air: scanners write that at -1024, or -3024 beside their circle.
+PADDING_HU = -4096.0
 #: A CT crop without air: fat among its darkest hundredth, and soft tissue or fat in the middle.
 FAT_HU, MAX_MEDIAN_HU = -50.0, 150.0
 #: Voxels looked at; more would not change a share of 0.1 %.
@@ -81,7 +83,7 @@ def decide_modality(volume: Volume) -> tuple[Modality, str]:
 
     Inspection knows CT by its Hounsfield units: at least 0.1 % of the voxels at or below -200 (air, lung), or a crop without air
     whose 1st percentile is at most -50 (fat) while its median lies within 150 of water. Everything else is called MR: the voxels of
-    PET cannot be told from those of MR, so PET without a header must be named by the user.
+    PET cannot be told from those of MR, so PET without a header must be named by the user. Padding far below air says nothing.
     """
     if volume.modality is not None:
         return volume.modality, volume.modality_source or "user"
@@ -90,6 +92,9 @@ def decide_modality(volume: Volume) -> tuple[Modality, str]:
         return stated, "dicom" if volume.dicom_files else "file"
     flat = volume.array.reshape(-1)
     sample = flat[:: max(1, flat.size // _SAMPLE)].astype(np.float32)
+    sample = sample[sample >= PADDING_HU]
+    if not sample.size:
+        return Modality.MR, "inspection"
     if (sample <= AIR_HU).mean() >= MIN_AIR_SHARE:
         return Modality.CT, "inspection"
     dark, middle = np.percentile(sample, (1, 50))

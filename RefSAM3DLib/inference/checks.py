@@ -10,11 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from ..errors import DeviceError, InputError
+from ..errors import InputError
 from ..types import Volume
 
 #: Bytes that one thread hashes at a time.
 KEY_BLOCK = 16 << 20
+#: Voxels are read in single precision, which ends at 3.4e38: weighted sums of larger ones overflow.
+MAX_VALUE = 1e38
+#: What the allocators of torch, CUDA with its libraries and Metal say in plain RuntimeErrors when memory runs out, in lower case.
+_SHORTAGES = ("out of memory", "allocate memory", "not enough memory", "alloc_failed", "invalid buffer size")
 
 
 def content_key(volume: Volume) -> str:
@@ -35,7 +39,7 @@ def check_volume(volume: Volume) -> None:
     """Refuse voxels that nothing can be read from.
 
     Raises:
-        InputError: wrong number of axes, not numbers, NaN or infinite, or all the same.
+        InputError: wrong number of axes, not numbers, NaN, infinite or beyond ``MAX_VALUE``, or all the same.
     """
     array = volume.array
     if array.ndim != 3 or tuple(array.shape) != tuple(volume.geometry.shape_dhw):
@@ -45,13 +49,31 @@ def check_volume(volume: Volume) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())
         raise InputError(f"The image has {bad} voxels that are NaN or infinite; replace them by the background value first.")
-    if array.size and array.min() == array.max():
-        raise InputError(f"Every voxel of the image has the same value {array.flat[0]}; choose another volume.")
+    if not array.size:
+        return
+    least, most = array.min(), array.max()
+    if least == most:
+        raise InputError(f"Every voxel of the image has the same value {least}; choose another volume.")
+    low, high = float(least), float(most)
+    if low < -MAX_VALUE or high > MAX_VALUE:
+        bad, worst = int((array < -MAX_VALUE).sum() + (array > MAX_VALUE).sum()), low if low < -MAX_VALUE else high
+        raise InputError(
+            f"The image has {bad} voxels beyond {MAX_VALUE:g} ({worst:g}), too large to compute with; replace them by the background value first."
+        )
 
 
 def is_shortage(error: Exception) -> bool:
-    """Whether a run failed for want of memory: on a CPU torch says so by a plain RuntimeError."""
-    return isinstance(error, (DeviceError, MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error) or "not enough memory" in str(error)
+    """Whether a run failed for want of memory."""
+    text = str(error).lower()
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in text for words in _SHORTAGES)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give what torch keeps of freed memory back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def checked_roi(roi: Sequence[int], shape: tuple[int, int, int]) -> tuple[int, int, int, int, int, int]:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..config import GridConfig, ModelConfig
-from ..errors import Cancelled, DeviceError
+from ..errors import Cancelled
 from ..modeling.cross_attention import LevelCache
-from ..modeling.refsam3d import RefSAM3D
+from ..modeling.refsam3d import ImageFeatures, RefSAM3D
 from ..types import Cancel, Modality, Volume
+from .checks import empty_cache, is_shortage
 from .preprocess import Box, Frame, apply_windows, body_box, intensity_windows
 from .tiling import Layout
 
@@ -128,18 +129,14 @@ class GridEmbedding:
                 step(len(chosen))
 
     def _encode_batch(self, chosen: list[int], batch: Tensor) -> None:
-        domain = torch.full((len(batch),), self.config.domain(self.grid.name, self.coarse), device=self.device)
-        try:
-            with torch.inference_mode():
-                features, pixels = self.model.encode_image(batch, domain)
-        except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                raise DeviceError(f"Out of memory on {self.device} with one tile of {self.layout.tile_dhw} voxels; use --device cpu.") from error
+        encoded = self._forward(batch)
+        if encoded is None:
             logger.warning("Out of memory on %s with %d tiles at once; going on with one at a time.", self.device, len(batch))
-            torch.cuda.empty_cache()
+            empty_cache(self.device)
             for row, index in enumerate(chosen):
                 self._encode_batch([index], batch[row : row + 1])
             return
+        features, pixels = encoded
         with torch.inference_mode():
             for row, index in enumerate(chosen):
                 levels = self.model.cache_levels(features, row)
@@ -149,6 +146,17 @@ class GridEmbedding:
                 else:
                     self.tiles[index] = TileCache(joined, [], pixels[row].clone(), None)
                 self.encoded += 1
+
+    def _forward(self, batch: Tensor) -> tuple[ImageFeatures, Tensor | None] | None:
+        """The network's answer; None where memory runs out with several tiles. With it goes the error, whose frames hold the failed pass's activations."""
+        domain = torch.full((len(batch),), self.config.domain(self.grid.name, self.coarse), device=self.device)
+        try:
+            with torch.inference_mode():
+                return self.model.encode_image(batch, domain)
+        except (MemoryError, RuntimeError) as error:
+            if len(batch) == 1 or not is_shortage(error):
+                raise
+        return None
 
     def cut(self, index: int) -> Tensor:
         """Channels (C, D, H, W) of a tile, -1 outside the volume."""

@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 
-from ..config import ModelConfig
+from ..config import GridConfig, ModelConfig
 from ..errors import MemoryRefusalError
 from ..geometry import Geometry
 from ..memory import available_memory_mb
+from .volume_embedding import bounded_look
 
 #: Bytes per voxel of a pair of tiles for activations that live at once (measured: 130 MB for two 48^3 tiles of the small model).
 ACTIVATION_BYTES = 600
 #: Share of the free memory that a run may plan for.
 USABLE = 0.9
+#: Most fine tiles (per view) for one structure. The trained fields of view need 20 at most; beyond this the coarse look is drawn
+#: instead and the result says so.
+FINE_TILES = 48
+#: Largest working copy for a close look, voxels (240 MB, and as much for its mirror image).
+FINE_VOXELS = 60_000_000
 
 
-def planned_bytes(config: ModelConfig, geometry: Geometry, grids: Sequence[str]) -> int:
-    """Upper estimate for the working copies, every tile of every grid encoded, one pair of tiles in flight, and one native mask.
+def is_read_closely(grid: GridConfig, geometry: Geometry) -> bool:
+    """Whether a working copy for a close look is small enough to be made."""
+    return math.prod(e / grid.spacing_mm for e in geometry.extent_xyz_mm) <= FINE_VOXELS
 
-    ``grids``: names of the working grids; one that two branches read is named twice.
+
+def planned_bytes(config: ModelConfig, geometry: Geometry, readings: Iterable[tuple[str, int]]) -> int:
+    """Upper estimate for the working copies, every tile that may be encoded, one pair of tiles in flight, and one native mask.
+
+    ``readings``: names of the working grids and how many structures are asked of each; a grid that two branches read is named twice.
     """
     views = 2 if config.mirror_views else 1
-    volume_mm3 = 1.0
-    for extent in geometry.extent_xyz_mm:
-        volume_mm3 *= extent
+    volume_mm3 = math.prod(geometry.extent_xyz_mm)
+    pixels = config.decoder.pixel_dim / 8 if config.decoder.kind == "cached" else config.image.in_channels
+    tokens = 4 * (config.prompt.attention_dim + config.prompt.fused_dim) / config.image.patch_size**3
+    extent = geometry.permuted(*geometry.to_working_orientation()).extent_xyz_mm
     total = 0.0
-    for grid in map(config.grid, grids):
-        for spacing in (grid.spacing_mm, grid.coarse_spacing_mm):
-            voxels = volume_mm3 / spacing**3
-            pixels = config.decoder.pixel_dim / 8 if config.decoder.kind == "cached" else config.image.in_channels
-            tokens = 4 * (config.prompt.attention_dim + config.prompt.fused_dim) / config.image.patch_size**3
-            total += voxels * 4 * views * (1 + 2 * (pixels + tokens))  # 2: tiles overlap
-        tile = max(grid.tile_dhw[0] * grid.tile_dhw[1] * grid.tile_dhw[2], grid.coarse_tile_dhw[0] * grid.coarse_tile_dhw[1] * grid.coarse_tile_dhw[2])
-        total += 2 * tile * ACTIVATION_BYTES
-    native = geometry.shape_dhw[0] * geometry.shape_dhw[1] * geometry.shape_dhw[2]
-    return int(total + native)
+    for name, structures in readings:
+        grid = config.grid(name)
+        tile = math.prod(grid.tile_dhw)
+        look = volume_mm3 / bounded_look(grid, extent).coarse_spacing_mm ** 3
+        held, encoded = look, 2 * look  # 2: tiles overlap
+        if is_read_closely(grid, geometry):
+            close = volume_mm3 / grid.spacing_mm**3
+            held, encoded = held + close, encoded + min(2 * close, FINE_TILES * structures * tile)
+        total += 4 * views * (held + encoded * (pixels + tokens)) + 2 * max(tile, math.prod(grid.coarse_tile_dhw)) * ACTIVATION_BYTES
+    return int(total + math.prod(geometry.shape_dhw))
 
 
-def check_memory(config: ModelConfig, geometry: Geometry, grids: Sequence[str]) -> None:
-    """Refuse a run that cannot fit.
+def check_memory(config: ModelConfig, geometry: Geometry, readings: Iterable[tuple[str, int]]) -> None:
+    """Refuse a run that cannot fit; ``readings`` as for :func:`planned_bytes`.
 
     Raises:
         MemoryRefusalError: with what it needs, what is free, and what to do.
     """
     available = available_memory_mb()
-    need = planned_bytes(config, geometry, grids) / (1 << 20)
+    need = planned_bytes(config, geometry, readings) / (1 << 20)
     if available is not None and need > USABLE * available:
         raise MemoryRefusalError(
             f"This volume needs about {need / 1024:.1f} GB of memory and {available / 1024:.1f} GB are free; close other programs, or crop the volume first."

@@ -33,6 +33,8 @@ def to_native(embedding: GridEmbedding, logits: Tensor, box: Box) -> NativeMap:
 
 def align(maps: list[NativeMap]) -> tuple[list[np.ndarray], Box]:
     """Bring maps over different boxes to their common box (zero outside their own)."""
+    if len(maps) == 1:
+        return [maps[0].values], maps[0].box
     boxes = np.array([m.box for m in maps])
     box = tuple(int(boxes[:, i].min() if i % 2 == 0 else boxes[:, i].max()) for i in range(6))
     arrays = []
@@ -53,6 +55,20 @@ def combine(maps: list[NativeMap], subtract: list[bool]) -> NativeMap:
     for values, minus in zip(arrays, subtract, strict=True):
         result = np.minimum(result, 1 - values) if minus else np.maximum(result, values)
     return NativeMap(result, box)
+
+
+def parts_of(maps: list[NativeMap], subtract: list[bool], threshold: float) -> list[np.ndarray]:
+    """What each plain term gives to the outline of :func:`combine`, over the same box: their union is that outline."""
+    arrays, _ = align(maps)
+    parts = []
+    for n, values in enumerate(arrays):
+        if not subtract[n]:
+            part = values > threshold
+            for other, minus in zip(arrays[n + 1 :], subtract[n + 1 :], strict=True):
+                if minus:
+                    part &= 1 - other > threshold
+            parts.append(part)
+    return parts
 
 
 def remove_specks(mask: np.ndarray) -> np.ndarray:

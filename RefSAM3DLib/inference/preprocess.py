@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import IntensityConfig
-from ..geometry import Geometry, reorient
-from ..types import Modality, Volume
+from ..geometry import Geometry, reorient, reorient_back
+from ..types import Modality, Placed, Volume
 
 Box = tuple[int, int, int, int, int, int]
 _Arguments = ParamSpec("_Arguments")
@@ -159,13 +159,9 @@ class Frame:
             maps = torch.movedim(torch.tensordot(matrix, maps, dims=([1], [axis])), 0, axis)
         return maps, target
 
-    def to_native_array(self, values: np.ndarray, box: Box, fill: float = 0) -> np.ndarray:
-        """Place oriented native values of ``box`` into a full native array (D, H, W)."""
-        whole = np.zeros(self.native.shape_dhw, dtype=values.dtype)  # untouched pages cost nothing
-        if fill:
-            whole.fill(fill)
-        reorient(whole, self.order, self.flip)[box[0] : box[1], box[2] : box[3], box[4] : box[5]] = values
-        return whole
+    def place(self, values: np.ndarray, box: Box) -> Placed:
+        """Oriented native values of an oriented ``box`` as they lie in the native array."""
+        return Placed(reorient_back(values, self.order, self.flip), self.native_box_of(box), self.native.shape_dhw)
 
     def native_box_of(self, box: Box) -> Box:
         """A box of oriented native voxels in the order and direction of the native array."""
@@ -269,8 +265,10 @@ def intensity_windows(volume: Volume, modality: Modality, config: IntensityConfi
     flat = np.sort(np.asarray(view[::step, ::step, ::step], dtype=np.float64).ravel())
     windows = []
     for lo, hi in levels:
-        low, high = np.percentile(flat, [lo, hi])
-        windows.append((float(low), float(max(high, low + 1e-6 * max(1.0, abs(low))))))
+        low, high = (float(v) for v in np.percentile(flat, [lo, hi]))
+        # A share of the values, not a number: diffusion coefficients in m2/s are of the order of 1e-9. Where both are zero, what is not is bright.
+        scale = max(abs(low), abs(high)) or min(1.0, max(abs(flat[0]), abs(flat[-1]))) or 1.0
+        windows.append((low, max(high, low + 1e-6 * float(scale))))
     return windows
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..errors import Cancelled
 from ..text.wording import swap_sides
 from ..types import Cancel, Progress, PromptResult, PromptStatus, ResolvedPrompt, Term, Verdict
 from .decode import decode_views, tiles_for
 from .localize import BOX_PROBABILITY, Finding, box_above, localize, transfer_box
-from .plan import check_memory
-from .postprocess import NativeMap, combine, remove_specks, tight_box, to_native
+from .plan import FINE_TILES, check_memory, is_read_closely
+from .postprocess import NativeMap, combine, parts_of, remove_specks, tight_box, to_native
 from .preprocess import Box
+from .sides import side_doubt
 from .verdict import outline_doubt, part_doubt, verdict_of
 
 if TYPE_CHECKING:
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 
 #: Share of the progress bar for the view that decides presence.
 LOOK_SHARE = 0.4
-#: Most fine tiles (per view) for one structure. The trained fields of view need 20 at most; beyond this the coarse look is drawn
-#: instead and the result says so.
-FINE_TILES = 48
-#: Largest working copy for a close look, voxels (240 MB, and as much for its mirror image).
-FINE_VOXELS = 60_000_000
 
 
 @dataclass
@@ -98,7 +94,8 @@ class PromptSession:
     def _look(self, terms: list[TermAnswer]) -> None:
         """Presence and box of every structure; the whole view of each grid is encoded once."""
         readings = {(t.grid.name, t.branch): t.grid for t in terms}
-        check_memory(self.engine.checkpoint.config, self.embedding.volume.geometry, [name for name, _ in readings])
+        asked = Counter((t.grid.name, t.branch) for t in terms)
+        check_memory(self.engine.checkpoint.config, self.embedding.volume.geometry, [(name, n) for (name, _), n in asked.items()])
         for grid in readings.values():
             if not self.embedding.is_direct(grid) and self._fits(grid):
                 self.embedding.read_both(grid)
@@ -114,7 +111,7 @@ class PromptSession:
 
     def _fits(self, grid: GridConfig) -> bool:
         """Whether a working copy for a close look is small enough."""
-        return math.prod(e / grid.spacing_mm for e in self.embedding.volume.geometry.extent_xyz_mm) <= FINE_VOXELS
+        return is_read_closely(grid, self.embedding.volume.geometry)
 
     def _wordings(self, views: list[GridEmbedding], texts: list[str], branch: int) -> list[PromptFeatures]:
         """Text features for each view: a mirror image is asked for the other side."""
@@ -172,9 +169,9 @@ class PromptSession:
         frame = self.embedding.whole_view(plain[0].grid).frame  # every frame of a volume has the same native side
         inner = tight_box(small)
         box = None if inner is None else frame.native_box_of(tuple(v + joint.box[n // 2 * 2] for n, v in enumerate(inner)))  # type: ignore[arg-type]
-        mask = frame.to_native_array(small, joint.box)
+        mask = frame.place(small, joint.box)
         details = {"encoding_s": encoding, "grid": plain[0].grid.name, **self._answered_by(terms)}
-        probability = frame.to_native_array(joint.values.astype(np.float16), joint.box) if self.probability else None
+        probability = frame.place(joint.values.astype(np.float16), joint.box) if self.probability else None
         return PromptResult(
             prompt=prompt.prompt, resolved=prompt.resolved, verdict=verdict, presence=presence, confidence=confidence,
             mask=mask, volume_ml=float(small.sum()) * self.embedding.volume.geometry.voxel_volume_ml, box=box,
@@ -251,13 +248,15 @@ class PromptSession:
         """Joint probabilities over an oriented native box, cut to the region asked for, and the mask inside that box."""
         if not any(not t.term.subtract for t in drawn):
             return NativeMap(np.zeros((1, 1, 1), np.float32), (0, 1, 0, 1, 0, 1)), np.zeros((1, 1, 1), bool)
-        joint = combine([t.native for t in drawn if t.native is not None], [t.term.subtract for t in drawn])
+        maps, subtract = [t.native for t in drawn if t.native is not None], [t.term.subtract for t in drawn]
+        joint, parts = combine(maps, subtract), parts_of(maps, subtract, calibration.mask_threshold)
         if self.roi is not None:
             region = self.embedding.whole_view(drawn[0].grid).frame.oriented_box_of(self.roi)
             inside = np.zeros(joint.values.shape, bool)
             inside[tuple(slice(max(0, region[2 * a] - joint.box[2 * a]), max(0, region[2 * a + 1] - joint.box[2 * a])) for a in range(3))] = True
-            joint = NativeMap(np.where(inside, joint.values, 0), joint.box)
-        return joint, remove_specks(joint.values > calibration.mask_threshold)
+            joint, parts = NativeMap(np.where(inside, joint.values, 0), joint.box), [part & inside for part in parts]
+        # Structure by structure: beside a far larger one, a small one is no speck.
+        return joint, np.logical_or.reduce([remove_specks(part) for part in parts])
 
     def _outline_doubts(self, terms: list[TermAnswer], confidence: float) -> list[str]:
         """Structures that nothing could be outlined of, or with less confidence than usual. A region cuts outlines short: none is judged there.
@@ -288,17 +287,9 @@ class PromptSession:
         view = self.embedding.whole_view(terms[0].grid)
         if len(sides) != 1 or "" in sides or not mask.any() or view.frame.rotated:
             return []
-        side = sides.pop()
-        body = view.values > -500 if self.embedding.modality.value == "ct" else view.values > view.values.mean()
-        columns = body.sum((0, 1)).double()
-        middle = float((columns * torch.arange(len(columns))).sum() / columns.sum().clamp(min=1)) + view.origin[2]
         across = mask.sum((0, 1))
         index = joint.box[4] + float((across * np.arange(len(across))).sum() / across.sum())
-        working = (index - view.frame.to_native[0, 3]) / view.frame.to_native[0, 0]
-        found = "left" if working > middle else "right"
-        if found == side:
-            return []
-        return [f"The {side} side was asked for, but the result lies on the {found} of the body's midline; check the side before you use it."]
+        return [side_doubt(view, self.embedding.modality, sides.pop(), index)]
 
     def _side(self, name: str) -> str:
         names = self.engine.vocabulary.names

@@ -84,9 +84,9 @@ class VolumeEmbedding:
             grid = bounded_look(grid, geometry.permuted(*geometry.to_working_orientation()).extent_xyz_mm)
         return grid
 
-    def use_small_tiles(self) -> None:
-        """Encode again in tiles of half the size: an eighth of the working memory, and less context in each."""
-        self.small_tiles = True
+    def use_small_tiles(self, small: bool = True) -> None:
+        """Encode again in tiles of half the size: an eighth of the working memory, and less context in each. ``False``: in whole ones again."""
+        self.small_tiles = small
         self.grids.clear()
         self.ahead.clear()
 

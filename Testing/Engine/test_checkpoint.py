@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from RefSAM3DLib.checkpoint import Calibration, Checkpoint, apply_adapter, file_sha256, load_checkpoint, read_card, save_adapter, save_checkpoint
+from RefSAM3DLib.checkpoint import Calibration, Checkpoint, apply_adapter, file_sha256, load_checkpoint, save_adapter, save_checkpoint
 from RefSAM3DLib.config import ModelConfig
 from RefSAM3DLib.errors import CheckpointError, OutputError
 from RefSAM3DLib.modeling.build import build_model
@@ -61,7 +61,6 @@ def test_round_trip_keeps_everything_and_halves_the_weights(stored: Path) -> Non
     assert all(v.dtype == torch.float16 for v in found.state.values() if v.is_floating_point())
     for name, value in found.build().state_dict().items():
         torch.testing.assert_close(value, made.state[name], rtol=1e-3, atol=1e-6)
-    assert read_card(stored) == made.card
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")

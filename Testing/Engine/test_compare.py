@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from RefSAM3DLib.compare import compare_masks, compare_segmentations, read_masks, to_image
+from RefSAM3DLib.compare import compare_masks, compare_segmentations, covering_grid, read_masks, to_image
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.geometry import Geometry
 from RefSAM3DLib.places import boundary
@@ -85,6 +85,39 @@ def test_no_common_structure_is_said_with_both_lists(tmp_path: Path) -> None:
         compare_segmentations(first, second)
     with pytest.raises(InputError, match="does not exist"):
         read_masks(tmp_path / "c.nii.gz", {})
+
+
+def test_a_truncated_label_map_is_refused_not_filled_with_zeros(tmp_path: Path) -> None:
+    first = label_map(tmp_path / "a.nii", grid(), (1, (slice(2, 6),) * 3))
+    cut = tmp_path / "cut.nii"
+    cut.write_bytes(first.read_bytes()[:-200])
+    with pytest.raises(InputError, match="truncated"):
+        compare_segmentations(first, cut)
+
+
+def test_a_probability_volume_is_no_label_map(tmp_path: Path) -> None:
+    first = label_map(tmp_path / "a.nii.gz", grid(), (1, (slice(2, 6),) * 3))
+    chances = np.random.default_rng(0).random((8, 9, 10)).astype(np.float32)
+    sitk.WriteImage(to_image(chances, grid()), str(tmp_path / "p.nii.gz"))
+    with pytest.raises(InputError, match=r"p\.nii\.gz' has fractional values"):
+        compare_segmentations(first, tmp_path / "p.nii.gz", {1: "brainstem"})
+    sitk.WriteImage(to_image(np.round(chances), grid()), str(tmp_path / "whole.nii.gz"))
+    assert list(read_masks(tmp_path / "whole.nii.gz", {})) == ["label 1"], "labels in floating point"
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_coarse_voxels_are_covered_to_their_borders(tmp_path: Path, steps: int) -> None:
+    """Three slices of 5 mm are 15 mm of the finer grid, not the 11 between their centres."""
+    fine, coarse = Geometry((4, 9, 10), np.diag([1.0, 1.0, 1.0, 1.0])), Geometry((3, 9, 10), np.diag([1.0, 1.0, float(steps), 1.0]))
+    covering = covering_grid(fine, coarse)
+    assert covering.shape_dhw == (3 * steps, 9, 10)
+    assert covering.ijk_to_ras[2, 3] == -(steps - 1) / 2
+    first = label_map(tmp_path / "a.nii.gz", fine, (1, (slice(0, 2),) * 3))
+    second = label_map(tmp_path / "b.nii.gz", coarse, (1, (slice(None),) * 3))
+    found, geometry = compare_segmentations(first, second)
+    assert found[0].row["second_ml"] == pytest.approx(3 * 9 * 10 * steps / 1000)
+    assert geometry == covering
+    assert covering_grid(fine, fine) == fine
 
 
 def test_segmentation_that_slicer_cropped_is_compared_whole(tmp_path: Path) -> None:

@@ -89,6 +89,25 @@ def test_a_dicom_seg_of_another_program_reaches_as_far_as_its_slices(tmp_path: P
     assert np.array_equal(placed, mask)
 
 
+@pytest.mark.parametrize("maximum", [1, 100, 255])
+def test_a_fractional_dicom_seg_is_what_is_more_than_half(tmp_path: Path, maximum: int):
+    import pydicom
+
+    write_series(tmp_path / "in", np.random.default_rng(0).integers(0, 3000, (10, 12, 14)).astype(np.int16))
+    volume = load_volume(tmp_path / "in")
+    mask = np.zeros((10, 12, 14), bool)
+    mask[3:5, 2:6, 3:9] = mask[7, 1, 1] = True
+    write_segmentation(tmp_path / "a.dcm", [result("larynx", mask)], volume, INFO)
+    data = pydicom.dcmread(tmp_path / "a.dcm")
+    fractions = np.where(data.pixel_array == 1, maximum, maximum // 3).astype(np.uint8)
+    data.SegmentationType, data.SegmentationFractionalType, data.MaximumFractionalValue = "FRACTIONAL", "PROBABILITY", maximum
+    data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
+    data.PixelData = fractions.tobytes() + bytes(fractions.size % 2)
+    data.save_as(tmp_path / "b.dcm")
+    ((_, found, _),), _ = read_segmentation(tmp_path / "b.dcm")
+    assert np.array_equal(found, mask)
+
+
 def test_a_dicom_seg_without_a_voxel_or_without_dicom_input_is_refused(tmp_path: Path, dicom_volume: Volume):
     nothing = [result("larynx", np.zeros((10, 12, 14), bool), verdict=Verdict.ABSENT)]
     with pytest.raises(OutputError, match=r"No structure was found.*; write a \.seg\.nrrd file instead"):

@@ -164,7 +164,19 @@ def test_irregular_steps_are_an_error_and_small_ones_a_warning(tmp_path: Path):
         write_series(tmp_path / name, STORED, positions=places)
     with pytest.raises(InputError, match=r"lie 1\.90 to 3\.10 mm apart; resample"):
         load_volume(tmp_path / "far")
-    assert "2.30 to 2.70 mm apart; their mean, 2.50 mm" in load_volume(tmp_path / "near").metadata["warning"]
+    warning = load_volume(tmp_path / "near").metadata["warning"]
+    assert "2.30 to 2.70 mm apart; their mean, 2.50 mm" in warning
+    assert "by up to 0.20 mm" in warning
+
+
+def test_small_errors_of_the_steps_that_add_up_are_an_error(tmp_path: Path):
+    """Each step is within a tenth of their mean, but the slice in the middle lies a whole slice beside a grid of the mean."""
+    steps = np.array([2.3] * 12 + [2.7] * 12)
+    places = np.array([-20.0, -30.0, 100.0]) + np.outer(np.concatenate([[0.0], np.cumsum(steps)]), (0.0, 0.0, 1.0))
+    stored = np.random.default_rng(1).integers(0, 3000, (25, 5, 4)).astype(np.int16)
+    write_series(tmp_path, stored, positions=places)
+    with pytest.raises(InputError, match=r"mean, 2\.50 mm, one would be 2\.40 mm off its place \(at most 0\.75 mm are kept\); resample"):
+        load_volume(tmp_path)
 
 
 def test_positions_rounded_to_a_tenth_of_a_millimetre_are_regular_enough(tmp_path: Path):
@@ -225,6 +237,44 @@ def test_a_multiframe_object_of_two_time_points_is_refused(tmp_path: Path):
     write_multiframe(tmp_path / "enhanced.dcm", np.concatenate([STORED, STORED]), np.concatenate([positions(), positions()]))
     with pytest.raises(InputError, match="2 images at each of 6 positions"):
         load_volume(tmp_path)
+
+
+def state_rescales(path: Path, rescales: list[tuple[float, float]]) -> None:
+    """Move the slope and intercept of an enhanced object from all frames to each of them."""
+    data = pydicom.dcmread(path)
+    data.SharedFunctionalGroupsSequence[0].pop("PixelValueTransformationSequence", None)
+    for frame, (slope, intercept) in zip(data.PerFrameFunctionalGroupsSequence, rescales, strict=True):
+        item = pydicom.Dataset()
+        item.RescaleSlope, item.RescaleIntercept, item.RescaleType = slope, intercept, "US"
+        frame.PixelValueTransformationSequence = [item]
+    data.save_as(path, enforce_file_format=True)
+
+
+def test_each_frame_of_a_multiframe_object_has_its_own_slope(tmp_path: Path):
+    rescales = [(0.5 + 0.25 * k, -10.0 * k) for k in range(6)]
+    order = [5, 4, 3, 2, 1, 0]
+    path = tmp_path / "enhanced.dcm"
+    write_multiframe(path, STORED[order], positions()[order])
+    state_rescales(path, [rescales[k] for k in order])
+    volume = load_volume(path)
+    slopes, intercepts = (np.array(values)[:, None, None] for values in zip(*rescales, strict=True))
+    assert volume.array.dtype == np.float32
+    assert np.allclose(volume.array, STORED * slopes + intercepts)
+    state_rescales(path, [(2.0, -1000.0)] * 6)
+    assert np.array_equal(load_volume(path).array, STORED.astype(np.int32) * 2 - 1000)
+
+
+def test_frames_with_their_own_slopes_that_cannot_be_unpacked_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "enhanced.dcm"
+    write_multiframe(path, STORED, positions())
+    state_rescales(path, [(1.0 + k, 0.0) for k in range(6)])
+
+    def no_decoder(_: object) -> None:
+        raise RuntimeError("Unable to decompress 'JPEG Lossless' pixel data")
+
+    monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(no_decoder))
+    with pytest.raises(InputError, match=r"frames of .* have different slopes.*; export the series uncompressed"):
+        load_volume(path)
 
 
 def test_a_folder_with_a_whole_archive_is_refused_early(tmp_path: Path, monkeypatch):

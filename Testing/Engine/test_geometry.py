@@ -135,12 +135,6 @@ def test_itk_fields_and_the_matrix_say_the_same():
     assert geometry.extent_xyz_mm == pytest.approx((2.5, 2.8, 6.0))
 
 
-def test_patient_alignment_is_seen():
-    assert REFERENCE.is_patient_aligned()
-    assert not moved(REFERENCE, rotation((0, 0, 1), 5)).is_patient_aligned()
-    assert not moved(REFERENCE, SHEAR).is_patient_aligned()
-
-
 @given(st.tuples(*[st.integers(1, 9)] * 3), st.sampled_from(ORIENTATIONS), st.floats(-180, 180), st.floats(-0.4, 0.4))
 def test_any_grid_goes_there_and_back(shape, orientation, degrees, shear):
     linear = rotation((1, 1, 2), degrees) @ (np.eye(3) + shear * np.eye(3, k=1))

@@ -6,10 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
+from asymmetric_blocks import asymmetric_blocks
 
 from RefSAM3DLib.errors import ConfigError
 from RefSAM3DLib.geometry import reorient
-from RefSAM3DLib.phantoms import STRUCTURES, asymmetric_blocks, head_and_neck_ct, large_ct
+from RefSAM3DLib.phantoms import STRUCTURES, head_and_neck_ct
 from RefSAM3DLib.phantoms.canvas import TABLE_Z, Field, Local, Pose
 from RefSAM3DLib.types import Modality
 
@@ -176,8 +177,8 @@ def test_blocks_are_bright_where_their_masks_are():
     assert volume.array[~np.logical_or.reduce(list(masks.values()))].max() < min(means) - 300
 
 
-def test_the_large_phantom_is_painted_at_its_own_resolution():
-    volume, masks = large_ct((30, 120, 120), (3.4, 3.4, 15.0), seed=2)
+def test_a_phantom_is_painted_at_the_resolution_asked_for():
+    volume, masks = head_and_neck_ct(2, (3.4, 3.4, 15.0), (30, 120, 120))
     assert volume.array.dtype == np.int16
     assert volume.geometry.spacing_xyz_mm == pytest.approx((3.4, 3.4, 15.0))
     assert "mandible" in masks

@@ -224,6 +224,18 @@ def test_something_else_than_a_segmentation_is_refused(tmp_path: Path):
             read_segmentation(tmp_path / name)
 
 
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_a_damaged_bit_of_a_compressed_segmentation_is_a_sentence(tmp_path: Path, place: float):
+    path = tmp_path / "a.seg.nrrd"
+    write_segmentation(path, [result("larynx", np.random.default_rng(0).random(PHANTOM.geometry.shape_dhw) > 0.5)], PHANTOM, INFO)
+    content = bytearray(path.read_bytes())
+    voxels = content.index(b"\n\n") + 2
+    content[voxels + int(place * (len(content) - voxels))] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged or truncated; save it again"):
+        read_segmentation(path)
+
+
 @pytest.mark.parametrize("ending", ["nrrd", "nii.gz", "mha"])
 def test_probability_is_3d_for_one_result_and_a_frame_per_result_for_several(tmp_path: Path, ending: str):
     rng = np.random.default_rng(0)

@@ -1,7 +1,8 @@
 """The speed that the design promises, as ratios within one process: a lost cache or a lost folding turns these red, a slow machine does not.
 
 CPU seconds of one thread, random weights of the default configuration. Every prompt is drawn over the whole image, so nothing is saved by
-finding nothing; expected values are about a third of the limits or less. Absolute seconds: ``make bench``.
+finding nothing. Measured on two AVX2 cores: the next prompt takes 0.02 of the first (limit 0.12), eight prompts 1.2 times the first (limit
+1.6, since an image that is read twice takes 2), the fast paths gain 3.3 to 4.0 (limits 1.1 to 1.5). Absolute seconds: ``make bench``.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def test_next_prompt_costs_a_fraction_of_the_first(seconds: dict[str, float]) ->
 
 
 def test_eight_prompts_read_the_image_once(seconds: dict[str, float]) -> None:
-    assert seconds["eight"] / seconds["first"] < 2.0
+    assert seconds["eight"] / seconds["first"] < 1.6
 
 
 def test_fast_paths_beat_the_literal_ones_and_agree_with_them(bench) -> None:

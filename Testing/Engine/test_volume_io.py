@@ -14,11 +14,11 @@ import nrrd
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from asymmetric_blocks import asymmetric_blocks
 
 import RefSAM3DLib
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.geometry import Geometry, reorient
-from RefSAM3DLib.phantoms.simple import asymmetric_blocks
 from RefSAM3DLib.types import Modality, Volume
 from RefSAM3DLib.volume_io import decide_modality, load_volume
 
@@ -179,7 +179,26 @@ def test_inspection_knows_ct_with_air_and_without_and_calls_the_rest_mr():
     assert inspected(with_air) is Modality.CT
     assert inspected(rng.gamma(2, 200, (20, 20, 20)).astype(np.uint16)) is Modality.MR
     assert inspected(rng.normal(0, 1, (20, 20, 20))) is Modality.MR, "standardised values"
+    padded = rng.gamma(2, 200, (20, 20, 20)).astype(np.int16)
+    padded[0, 0, :10] = -32768
+    assert inspected(padded) is Modality.MR, "padding is no air"
+    with_air[:4, :4] = -32768
+    assert inspected(with_air) is Modality.CT, "air beside padding"
+    assert inspected(np.full((2, 3, 4), -32768, np.int16)) is Modality.MR
     assert inspected(rng.normal(400, 150, (20, 20, 20))) is Modality.MR, "interpolation undershoots zero a little"
+
+
+@pytest.mark.parametrize(("unit", "scale"), [(1, 1e-3), (2, 1.0), (3, 1e3)])
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (1, 1)])
+def test_a_nifti_in_metres_or_micrometres_lies_where_one_in_millimetres_lies(tmp_path: Path, unit: int, scale: float, codes: tuple[int, int]):
+    content = bytearray(write(tmp_path / "a.nii").read_bytes())
+    expected = load_volume(tmp_path / "a.nii").geometry
+    content[123] = unit
+    struct.pack_into("<2h", content, 252, *codes)
+    for form, at in (("<3f", 80), ("<3f", 268), ("<12f", 280)):
+        struct.pack_into(form, content, at, *(v * scale for v in struct.unpack_from(form, content, at)))
+    (tmp_path / "b.nii").write_bytes(content)
+    assert np.allclose(load_volume(tmp_path / "b.nii").geometry.ijk_to_ras, expected.ijk_to_ras, atol=1e-4)
 
 
 def truncated(path: Path, source: Path) -> Path:

@@ -74,7 +74,7 @@ def instrument(device: str) -> Stages:
     stages.wrap(GridEmbedding, "encode", lambda self, *_: "coarse look at all of it" if self.coarse else "close look where it can be")
     stages.wrap(session, "localize", "finding the place")
     stages.wrap(session, "decode_views", "drawing the structure")
-    for owner, name in ((session, "to_native"), (session, "remove_specks"), (Frame, "to_native_array")):
+    for owner, name in ((session, "to_native"), (session, "remove_specks"), (Frame, "place")):
         stages.wrap(owner, name, "writing it back to the image's own voxels")
     return stages
 

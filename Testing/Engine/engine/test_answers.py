@@ -15,7 +15,7 @@ from RefSAM3DLib.checkpoint import Checkpoint, save_checkpoint
 from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.errors import CheckpointError, DeviceError, InputError
 from RefSAM3DLib.geometry import Geometry
-from RefSAM3DLib.types import Verdict, Volume
+from RefSAM3DLib.types import Placed, Verdict, Volume
 
 
 def stored_as(volume: Volume, order: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> Volume:
@@ -43,6 +43,24 @@ def test_results_answer_in_order_with_masks_on_the_volumes_own_grid(shared) -> N
         assert r.mask[k0:k1, j0:j1, i0:i1].sum() == r.mask.sum()
         assert r.colour == engine.vocabulary.structure(r.resolved).colour
     assert not np.array_equal(results[1].mask, results[2].mask)
+
+
+def test_a_mask_is_made_whole_only_when_it_is_read(shared) -> None:
+    """Eight whole masks of a large CT are 600 MB that a reader of their boxes never touches."""
+    engine, volume, results = shared
+    fresh = engine.segment(volume, ["brainstem", BOTH, "larynx minus larynx"], probability=True)
+    for found, known in zip(fresh, results, strict=False):
+        inside = found.mask_in_box()
+        assert isinstance(vars(found)["mask"], Placed)
+        assert inside.size < volume.array.size or found.box == (0, volume.array.shape[0], 0, volume.array.shape[1], 0, volume.array.shape[2])
+        k0, k1, j0, j1, i0, i1 = found.box
+        assert np.array_equal(known.mask[k0:k1, j0:j1, i0:i1], inside)
+        assert found.mask is found.mask
+        assert np.array_equal(found.mask, known.mask)
+        assert np.array_equal(found.mask_in_box(), inside), "also of a whole one"
+    assert fresh[-1].box is None
+    assert fresh[-1].mask_in_box() is None
+    assert not fresh[-1].mask.any()
 
 
 def test_two_passes_and_both_views_were_computed(shared) -> None:

@@ -58,9 +58,10 @@ def test_encoding_is_bit_equal_whatever_is_asked(checkpoint: Checkpoint) -> None
         engine = RefSAM3DEngine(checkpoint, "cpu")
         engine.segment(blocks(), prompts)
         tiles.append(engine.embed(blocks()).grids)
-    for key, grid in tiles[0].items():
-        for index in set(grid.tiles) & set(tiles[1][key].tiles):
-            assert torch.equal(grid.tiles[index].pixels, tiles[1][key].tiles[index].pixels)
+    both = [(key, index) for key, grid in tiles[0].items() for index in grid.tiles if index in tiles[1][key].tiles]
+    assert {coarse for (_grid, coarse, *_view), _index in both} == {True, False}, "tiles of the look and of the closer one"
+    for key, index in both:
+        assert torch.equal(tiles[0][key].tiles[index].pixels, tiles[1][key].tiles[index].pixels)
 
 
 def test_editing_one_voxel_changes_the_key_and_encodes_anew(engine: RefSAM3DEngine) -> None:
@@ -137,7 +138,7 @@ def test_cache_stays_below_its_bound_and_forgets_the_least_recently_used(checkpo
     for volume in volumes:
         engine.release()
         engine.segment(volume, ["brainstem"])
-        sizes.append(engine.cached_bytes)
+        sizes.append(engine.cached_bytes + volume.array.nbytes)
     bounded = RefSAM3DEngine(checkpoint, "cpu", cache_bytes=int(sum(sizes[1:]) * 1.05))
     kept = [bounded.embed(v) for v in volumes[:2]]
     for v in volumes[:2]:
@@ -151,6 +152,40 @@ def test_cache_stays_below_its_bound_and_forgets_the_least_recently_used(checkpo
     for v in volumes:
         tiny.segment(v, ["brainstem"])
         assert len(tiny._embeddings) == 1  # the image at hand stays
+
+
+def test_voxels_that_an_encoding_keeps_alive_count_towards_the_bound(checkpoint: Checkpoint) -> None:
+    """Of a CT they are many times what is encoded of it."""
+    volumes = [blocks((12 + n, 14, 16)) for n in range(2)]
+    engine = RefSAM3DEngine(checkpoint, "cpu")
+    for volume in volumes:
+        engine.embed(volume)
+    assert len(engine._embeddings) == 2
+    encodings, voxels = engine.cached_bytes, sum(v.array.nbytes for v in volumes)
+    for limit, kept in ((encodings + voxels, 2), (encodings + voxels - 1, 1)):
+        bounded = RefSAM3DEngine(checkpoint, "cpu", cache_bytes=limit)
+        for volume in volumes:
+            bounded.embed(volume)
+        assert len(bounded._embeddings) == kept
+
+
+def test_no_more_images_are_kept_than_the_current_one_and_the_one_before(engine: RefSAM3DEngine) -> None:
+    first, second, third = (blocks((12 + n, 14, 16)) for n in range(3))
+    kept = engine.embed(first)
+    engine.embed(second)
+    engine.segment(kept, ["brainstem"])  # an embedding at hand is in use, too
+    engine.embed(third)
+    assert [e.volume for e in engine._embeddings.values()] == [first, third]
+
+
+def test_an_image_that_comes_again_is_read_from_the_voxels_it_comes_with(engine: RefSAM3DEngine, shared) -> None:
+    first = blocks()
+    held = engine.embed(first)
+    first.array[...] = 0  # the owner writes something else into its buffer
+    again = blocks()
+    assert engine.embed(again) is held
+    assert held.volume is again
+    assert np.array_equal(engine.segment(again, ["brainstem"])[0].mask, shared[2][0].mask)
 
 
 def test_threads_queue_and_agree(engine: RefSAM3DEngine, shared) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 
 import numpy as np
 import pytest
 import torch
-from tiny_engine import blocks, encoded
+from tiny_engine import blocks, encoded, make_engine
 
 from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.errors import DeviceError, InputError, PromptError
+from RefSAM3DLib.inference.checks import is_shortage
 from RefSAM3DLib.inference.embed import GridEmbedding
 from RefSAM3DLib.inference.session import PromptSession
 from RefSAM3DLib.types import PromptResult
@@ -29,6 +31,8 @@ def test_thin_and_long_volumes_are_answered(engine: RefSAM3DEngine, shape: tuple
         (lambda a: a[:-1], "load the volume again"),
         (lambda a: a.astype(complex), "of type complex128"),
         (lambda a: np.where(a > 0, np.nan, a.astype(np.float32)), r"has \d+ voxels that are NaN or infinite"),
+        (lambda a: np.where(a > 0, a, -np.finfo(np.float64).max), r"has \d+ voxels beyond 1e\+38 \(-1\.79769e\+308\).*replace them by the background"),
+        (lambda a: np.where(a > 0, a, np.finfo(np.float32).max).astype(np.float32), r"beyond 1e\+38 \(3\.40282e\+38\)"),
         (lambda a: np.full(a.shape, 3, np.int16), "same value 3"),
     ],
 )
@@ -51,6 +55,7 @@ def test_no_prompt_no_result(engine: RefSAM3DEngine) -> None:
 
 def test_out_of_memory_is_met_with_smaller_tiles_first(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = blocks()
+    smaller = make_engine(grid={"tile_dhw": (16, 16, 16), "coarse_tile_dhw": (16, 16, 16)}).segment(volume, ["brainstem"], probability=True)[0]
     whole = engine.segment(volume, ["brainstem"])[0]
     engine.release()
     encode, limit = type(engine.model).encode_image, engine.checkpoint.config.grids[0].tile_dhw
@@ -64,12 +69,13 @@ def test_out_of_memory_is_met_with_smaller_tiles_first(engine: RefSAM3DEngine, m
 
     monkeypatch.setattr(type(engine.model), "encode_image", small)
     held = engine._embedding(volume)
-    monkeypatch.setattr("RefSAM3DLib.inference.embed.DeviceError", torch.OutOfMemoryError)  # as the GPU's allocator says it
-    found = engine.segment(held, ["brainstem"])[0]
+    found = engine.segment(held, ["brainstem"], probability=True)[0]
     assert held.small_tiles
     assert any("read in smaller tiles" in w for w in engine.warnings)
-    assert all(np.prod(shape) < np.prod(limit) for shape in seen[-1:])
-    assert found.mask.shape == whole.mask.shape
+    assert {np.prod(shape) < np.prod(limit) for shape in seen} == {False, True}
+    assert np.array_equal(found.mask, smaller.mask), "as a network answers whose grid has those tiles"
+    assert np.array_equal(found.probability, smaller.probability)
+    assert not np.array_equal(found.mask, whole.mask)
     assert np.array_equal(engine.segment(held, ["brainstem"])[0].mask, found.mask)
 
 
@@ -110,8 +116,10 @@ def test_out_of_memory_on_a_gpu_falls_back_to_the_cpu_and_says_so(engine: RefSAM
     real, failed = PromptSession.run, []
 
     def once(session: PromptSession, *args: object) -> list[PromptResult]:
+        assert not held.ahead, "voxels that an attempt with other tiles had read"
         if len(failed) < 2:  # with smaller tiles, too
             failed.append(1)
+            held.ahead["head_neck", True] = torch.zeros(1, 1, 1)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return real(session, *args)
 
@@ -125,7 +133,13 @@ def test_out_of_memory_on_a_gpu_falls_back_to_the_cpu_and_says_so(engine: RefSAM
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("out"), MemoryError("out"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9")]
+    "error",
+    [
+        torch.OutOfMemoryError("out"),
+        MemoryError("out"),
+        MemoryError(),  # as Python itself raises it, without a word
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9"),
+    ],
 )
 def test_out_of_memory_on_the_cpu_is_one_sentence(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: object) -> None:
@@ -135,6 +149,42 @@ def test_out_of_memory_on_the_cpu_is_one_sentence(engine: RefSAM3DEngine, monkey
     with pytest.raises(DeviceError, match=r"Out of memory .*close other programs") as caught:
         engine.segment(blocks(), ["brainstem"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "MPS backend out of memory (MPS allocated: 5.83 GB, other allocations: 3.1 GB, max allowed: 9.07 GB). Tried to allocate 256 MB on private pool.",
+        "Invalid buffer size: 20.00 GiB",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_a_shortage_is_recognised_by_the_words_of_every_allocator(words: str) -> None:
+    assert is_shortage(RuntimeError(words))
+    assert not is_shortage(RuntimeError("CUDA error: device-side assert triggered"))
+
+
+def test_the_next_attempt_begins_when_the_failed_one_holds_nothing_any_more(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, activations = GridEmbedding._encode_batch, []
+
+    def inner() -> None:
+        held = torch.zeros(9)
+        activations.append(weakref.ref(held))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def once(grid: GridEmbedding, *arguments: object) -> object:
+        if not activations:
+            try:
+                inner()
+            except torch.OutOfMemoryError as error:
+                raise RuntimeError("CUDA error: out of memory") from error
+        assert activations[0]() is None
+        return encode(grid, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(GridEmbedding, "_encode_batch", once)
+    assert engine.embed(blocks()).small_tiles
 
 
 def test_other_errors_keep_their_name(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from tiny_engine import BOTH, blocks, make_engine
 
 from RefSAM3DLib.checkpoint import Calibration, Checkpoint
 from RefSAM3DLib.engine import RefSAM3DEngine
+from RefSAM3DLib.geometry import Geometry
 from RefSAM3DLib.inference.postprocess import NativeMap
 from RefSAM3DLib.inference.session import PromptSession, TermAnswer
 from RefSAM3DLib.types import Modality, Verdict
@@ -41,6 +42,63 @@ def test_image_out_of_scope_is_at_most_uncertain_and_says_why() -> None:
     other = make_engine().segment(dataclasses.replace(blocks(), modality=Modality.MR), ["brainstem"])[0]
     assert other.verdict is Verdict.UNCERTAIN
     assert any("This image is MR" in w for w in other.warnings)
+
+
+#: By hand: a brainstem with a speck, a larynx of 4 % of it with a speck of its own, a mandible that takes all but a corner of the larynx.
+OUTLINES = {
+    "brainstem": [(2, 12, 4, 14, 4, 14), (15, 17, 4, 6, 4, 6)],
+    "larynx": [(4, 8, 16, 20, 20, 22), (10, 11, 16, 17, 20, 21)],
+    "mandible": [(4, 12, 16, 20, 20, 21), (5, 8, 16, 20, 21, 22)],
+}
+
+
+def outlined(session: PromptSession, term: TermAnswer, *_: object) -> float:
+    values = np.zeros((20, 24, 28), np.float32)
+    for d0, d1, h0, h1, w0, w1 in OUTLINES[term.term.structure]:
+        values[d0:d1, h0:h1, w0:w1] = 0.9 if term.term.structure == "brainstem" else 0.8
+    term.native = NativeMap(values, (0, 20, 0, 24, 0, 28))
+    return 0.0
+
+
+def test_a_small_structure_is_no_speck_of_a_larger_one(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PromptSession, "_draw", outlined)
+    prompts = ("brainstem", "larynx", "brainstem plus larynx", "larynx plus brainstem minus mandible", "brainstem minus larynx")
+    large, small, union, rest, without = engine.segment(blocks(), prompts, probability=True)
+    assert (large.mask.sum(), small.mask.sum()) == (1000, 32), "specks of each are gone"
+    assert np.array_equal(union.mask, large.mask | small.mask)
+    assert union.volume_ml == pytest.approx(large.volume_ml + small.volume_ml)
+    assert union.confidence == pytest.approx((1000 * large.confidence + 32 * small.confidence) / 1032)
+    assert union.probability.max() == large.probability.max()
+    assert union.probability[15, 4, 4] == large.probability[15, 4, 4] > 0, "probabilities keep their specks"
+    corner = np.zeros_like(small.mask)
+    corner[4, 16:20, 21] = True
+    assert np.array_equal(rest.mask, large.mask | corner)
+    assert np.array_equal(without.mask, large.mask)
+    cut = engine.segment(blocks(), ["brainstem plus larynx"], roi=(0, 20, 16, 24, 0, 28))[0]
+    assert np.array_equal(cut.mask, small.mask)
+
+
+@pytest.mark.parametrize("kept", [slice(0, 18), slice(14, 28), slice(9, 18)])
+def test_no_side_is_doubted_where_the_midline_is_not_in_the_middle(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, kept: slice) -> None:
+    """Crops of one side, or of the middle of the body alone: what is left of a crop's middle may well be right of the body's."""
+    array = np.full((20, 24, 28), -1000, np.int16)
+    array[2:18, 3:21, 4:24] = 40
+    array[2:18, 3:21, 4] = array[2:18, 3:21, 16] = 41
+    volume = dataclasses.replace(blocks(), array=np.ascontiguousarray(array[:, :, kept]))
+    volume.geometry = Geometry(volume.array.shape, volume.geometry.ijk_to_ras)
+    width = volume.array.shape[2]
+    engine = make_engine(grid={"extent_mm": ((100.0, 100.0, 150.0), (500.0, 500.0, 500.0))})
+    for low in (1, width - 5):
+
+        def outline(session: PromptSession, term: TermAnswer, *_: object, low: int = low) -> float:
+            term.native = NativeMap(np.full((4, 4, 4), 0.9, np.float32), (8, 12, 8, 12, low, low + 4))
+            return 0.0
+
+        monkeypatch.setattr(PromptSession, "_draw", outline)
+        for r in engine.segment(volume, [BOTH]):
+            assert r.mask.sum() == 64
+            assert r.verdict is Verdict.PRESENT
+            assert r.warnings == ()
 
 
 def test_result_on_the_wrong_side_of_the_midline_is_warned_about(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from RefSAM3DLib.inference.postprocess import NativeMap, align, combine, remove_specks, tight_box
+from RefSAM3DLib.inference.postprocess import NativeMap, align, combine, parts_of, remove_specks, tight_box
 
 
 def ball(value: float, box: tuple[int, int, int, int, int, int]) -> NativeMap:
@@ -21,6 +21,17 @@ def test_union_is_the_larger_and_difference_what_the_other_is_not() -> None:
     rest = combine([a, b], [False, True])
     np.testing.assert_allclose(rest.values[:, 0, 0], [0.9, 0.9, 0.3, 0.3, 0, 0], rtol=1e-5)
     assert combine([a], [False]) is a
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 999), st.lists(st.booleans(), min_size=1, max_size=4), st.sampled_from([0.3, 0.5, 0.6]))
+def test_parts_of_a_combination_make_up_its_outline(seed: int, later: list[bool], threshold: float) -> None:
+    rng, subtract = np.random.default_rng(seed), [False, *later]
+    lows = rng.integers(0, 3, (len(subtract), 3))
+    maps = [NativeMap(rng.random((4, 5, 6), np.float32), (d, d + 4, h, h + 5, w, w + 6)) for d, h, w in lows.tolist()]
+    parts = parts_of(maps, subtract, threshold)
+    assert len(parts) == subtract.count(False)
+    assert np.array_equal(np.logical_or.reduce(parts), combine(maps, subtract).values > threshold)
 
 
 def test_aligned_maps_are_zero_outside_their_own_box() -> None:

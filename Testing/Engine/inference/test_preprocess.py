@@ -62,7 +62,7 @@ def test_blob_read_and_written_back_keeps_its_centre(spacing_mm: float, native: 
     array = blob(geometry, place, 6.0)
     frame = Frame.of(geometry, spacing_mm)
     values, box = frame.write(frame.read(array), whole(frame))
-    back = frame.to_native_array(values.numpy(), box)
+    back = frame.place(values.numpy(), box).whole()
     assert back.shape == array.shape
     assert np.abs(centroid(back) - centroid(array)).max() < 0.05
     assert np.abs(back - array).max() < 0.15
@@ -76,7 +76,7 @@ def test_oblique_blob_keeps_its_centre(degrees: float, axis: int) -> None:
     frame = Frame.of(geometry, 2.0)
     assert frame.rotated == (degrees > 12)
     values, box = frame.write(frame.read(array, fill=0.0), whole(frame))
-    back = frame.to_native_array(values.numpy(), box)
+    back = frame.place(values.numpy(), box).whole()
     assert np.abs(centroid(back) - centroid(array)).max() < 0.05
     assert np.abs(back - array).max() < 0.2
 
@@ -102,12 +102,12 @@ def test_all_48_orientations_read_the_same_bits(order: tuple[int, int, int], fli
     assert np.array_equal(here.to_native, there.to_native)
     maps = torch.randn(here.shape_dhw)
     values, box = here.write(maps, whole(here))
-    back = here.to_native_array(values.numpy(), box)
-    again = there.to_native_array(there.write(maps, whole(there))[0].numpy(), box)
+    back = here.place(values.numpy(), box).whole()
+    again = there.place(there.write(maps, whole(there))[0].numpy(), box).whole()
     assert np.array_equal(np.transpose(back, order)[tuple(slice(None, None, -1) if f else slice(None) for f in flips)], again)
     native = there.native_box_of((1, 3, 2, 7, 4, 5))
     assert there.oriented_box_of(native) == (1, 3, 2, 7, 4, 5)
-    marked = there.to_native_array(np.ones((2, 5, 1), bool), (1, 3, 2, 7, 4, 5))
+    marked = there.place(np.ones((2, 5, 1), bool), (1, 3, 2, 7, 4, 5)).whole()
     assert marked[native[0] : native[1], native[2] : native[3], native[4] : native[5]].all()
     assert marked.sum() == 10
 
@@ -156,7 +156,7 @@ def test_thin_and_long_grids_come_back(shape: tuple[int, int, int]) -> None:
     array = np.full(shape, 7, np.int16)
     values, box = frame.write(frame.read(array), whole(frame))
     assert box == (0, shape[0], 0, shape[1], 0, shape[2])
-    np.testing.assert_allclose(frame.to_native_array(values.numpy(), box), 7, rtol=1e-5)
+    np.testing.assert_allclose(frame.place(values.numpy(), box).whole(), 7, rtol=1e-5)
 
 
 @pytest.mark.parametrize("degrees", [0.0, 30.0])
@@ -165,7 +165,7 @@ def test_part_of_a_working_grid_lands_where_the_whole_would(degrees: float) -> N
     frame = Frame.of(geometry, 2.0)
     maps = torch.randn(frame.shape_dhw)
     full, full_box = frame.write(maps, whole(frame))
-    everything = frame.to_native_array(full.numpy(), full_box)
+    everything = frame.place(full.numpy(), full_box).whole()
     box = (3, 9, 5, 11, 4, 12)
     part, native = frame.write(maps[3:9, 5:11, 4:12], box)
     inner = tuple(slice(native[2 * a], native[2 * a + 1]) for a in range(3))
@@ -202,6 +202,20 @@ def test_ct_is_windowed_in_hounsfield_units_and_the_rest_by_percentiles() -> Non
         assert high == pytest.approx(hi * 10, abs=0.5)
     constant = intensity_windows(volume(np.zeros((3, 3, 3)), Modality.MR), Modality.MR, config)
     assert all(high > low for low, high in constant)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-3, 1.0, 1e6])
+def test_contrast_does_not_depend_on_the_unit_of_the_values(unit: float) -> None:
+    """Diffusion coefficients in m2/s are of the order of 1e-9."""
+    array, config = np.linspace(0.3, 3.0, 27_000).reshape(30, 30, 30), IntensityConfig()
+    plain, scaled = (intensity_windows(volume(a, Modality.MR), Modality.MR, config) for a in (array, array * unit))
+    np.testing.assert_allclose(np.array(scaled) / unit, plain, rtol=1e-6)
+    seen = apply_windows(torch.from_numpy((array * unit).astype(np.float32)), scaled)
+    torch.testing.assert_close(seen, apply_windows(torch.from_numpy(array.astype(np.float32)), plain), rtol=0, atol=1e-4)
+    mostly_empty = np.zeros((30, 30, 30))
+    mostly_empty[0, 0, :2] = 700 * unit
+    for low, high in intensity_windows(volume(mostly_empty, Modality.MR), Modality.MR, config):
+        assert low == 0 < high < 700 * unit, "what is not empty is bright"
 
 
 def test_percentiles_do_not_depend_on_how_a_large_volume_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:

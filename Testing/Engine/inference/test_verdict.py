@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from asymmetric_blocks import asymmetric_blocks
 from tiny_checkpoint import DRAWN, tiny_checkpoint
 
 from RefSAM3DLib.checkpoint import Calibration
@@ -13,7 +14,6 @@ from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.inference.postprocess import NativeMap
 from RefSAM3DLib.inference.session import PromptSession, TermAnswer
 from RefSAM3DLib.inference.verdict import outline_doubt, part_doubt, verdict_of
-from RefSAM3DLib.phantoms import asymmetric_blocks
 from RefSAM3DLib.types import PromptResult, Verdict
 
 CALIBRATION = Calibration(present_from=0.7, absent_below=0.3, least_confidence={"larynx": 0.85})
