@@ -204,11 +204,6 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def read_card(path: Path | str) -> dict[str, Any]:
-    """Model card of a checkpoint or adapter without loading its weights."""
-    return json.loads(_header(Path(path)).get("card", "{}"))
-
-
 def file_sha256(path: Path) -> str:
     """Hash of a file."""
     with open(path, "rb") as handle:

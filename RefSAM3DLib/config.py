@@ -72,12 +72,16 @@ class DecoderConfig:
     pixel_dim: int = 16
     #: cached: channels of one more convolution at stride 2 that the pixel features are read from beside its input; 0 leaves it out.
     detail_channels: int = 0
+    #: cached: that convolution also reads the raw voxels, as the paper's last one does.
+    detail_reads_voxels: bool = False
     #: paper: layers of SAM's two-way transformer.
     two_way_depth: int = 2
 
     def __post_init__(self) -> None:
         if self.kind not in ("paper", "cached"):
             raise ConfigError(f"Decoder kind '{self.kind}' is unknown; use 'paper' or 'cached'.")
+        if self.detail_reads_voxels and not self.detail_channels:
+            raise ConfigError("The decoder's detail_reads_voxels needs detail_channels of 1 or more; set both or neither.")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from .branch import Branch
 from .checkpoint import Checkpoint, apply_adapter, file_sha256, load_checkpoint
 from .config import GridConfig
 from .device import choose_device, device_title
-from .errors import Cancelled, DeviceError
+from .errors import Cancelled, MemoryRefusalError
 from .inference.checks import check_volume, checked_roi, content_key, empty_cache, is_shortage
 from .inference.embed import GridEmbedding
 from .inference.plan import check_memory
@@ -220,7 +220,7 @@ class RefSAM3DEngine:
             embedding.use_small_tiles()
             self._note(f"{self.device_name} ran out of memory; this image is read in smaller tiles, which see less around them.")
         elif self.device.type == "cpu":
-            raise DeviceError(f"Out of memory ({shortage}); close other programs, or give a region with --roi.")
+            raise MemoryRefusalError(f"Out of memory ({shortage}); close other programs, or crop the volume or give a region of interest.")
         else:
             self._note(f"{self.device_name} ran out of memory; this run fell back to the CPU.")
             self._move_to_cpu()

@@ -32,7 +32,7 @@ class DeviceError(RefSAM3DError):
 
 
 class MemoryRefusalError(DeviceError):
-    """A run was refused before it began, since the computer's memory cannot hold it: smaller tiles or another device would not help."""
+    """The computer's memory cannot hold a run, which was refused before it began or ended with the smallest tiles: another device would not help."""
 
 
 class Cancelled(Exception):  # noqa: N818 - a request that was honoured, not an error

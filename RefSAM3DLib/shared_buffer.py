@@ -19,6 +19,7 @@ import os
 import sys
 import tempfile
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _MEMORY_FOLDER = Path("/dev/shm")
 #: Names made here start with this, so that leftovers of a killed process can be found and nothing else is ever removed.
 PREFIX = "refsam3d-"
+_FILE_MAP_READ = 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,13 @@ class SharedBuffer:
         size = max(int(size), 1)
         tag = f"{PREFIX}{owner}{uuid.uuid4().hex[:12]}"
         if sys.platform == "win32":
-            return cls(BufferName("", tag, size), mmap.mmap(-1, size, tagname=tag))
+            try:
+                return cls(BufferName("", tag, size), mmap.mmap(-1, size, tagname=tag))
+            except OSError as error:
+                raise OutputError(
+                    f"There is no room to hand {size / 2**20:.0f} MB to the engine ({error.strerror or error}); close other programs or enlarge the "
+                    "page file and try again."
+                ) from error
         reason = "no shared memory"
         for folder in _folders():
             path = folder / tag
@@ -92,7 +100,8 @@ class SharedBuffer:
     def open(cls, name: BufferName) -> SharedBuffer:
         """Map what the other side created; FileNotFoundError if it is gone."""
         if sys.platform == "win32" and not name.path:
-            return cls(name, mmap.mmap(-1, name.size, tagname=name.tag))
+            with _existing_section(name.tag):
+                return cls(name, mmap.mmap(-1, name.size, tagname=name.tag))
         with open(name.path, "r+b") as handle:
             return cls(name, mmap.mmap(handle.fileno(), name.size))
 
@@ -143,6 +152,23 @@ class SharedBuffer:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _existing_section(tag: str) -> Iterator[None]:
+    """Hold a Windows section open while it is mapped: mapping one that is gone would make a new one full of zeros, an empty result."""
+    import ctypes
+
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined]
+    kernel.OpenFileMappingW.restype = ctypes.c_void_p
+    kernel.CloseHandle.argtypes = [ctypes.c_void_p]
+    handle = kernel.OpenFileMappingW(_FILE_MAP_READ, False, tag)
+    if not handle:
+        raise FileNotFoundError(errno.ENOENT, "the shared memory is gone", tag)
+    try:
+        yield
+    finally:
+        kernel.CloseHandle(handle)
 
 
 def _folders() -> list[Path]:

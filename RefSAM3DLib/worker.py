@@ -11,9 +11,7 @@ import argparse
 import importlib
 import logging
 import os
-import queue
 import sys
-import threading
 import time
 import traceback
 from collections import OrderedDict
@@ -24,6 +22,7 @@ from . import __version__, errors
 from . import worker_protocol as protocol
 from .shared_buffer import BufferName, SharedBuffer
 from .types import Modality, Progress, PromptResult, Volume
+from .worker_streams import Inbox, Outbox, take_over
 
 log = logging.getLogger("refsam3d.worker")
 #: Images kept encoded: the current one and the one before, so that going back and forth is free.
@@ -45,63 +44,13 @@ def default_engine(model: str, adapter: str, device: str) -> Any:
     return RefSAM3DEngine.from_default(device=device)
 
 
-class Outbox:
-    """Frames to the application. One lock: the reader thread answers too."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._lock = threading.Lock()
-
-    def send(self, message: protocol.Message) -> None:
-        """Write one frame; a vanished reader ends the process, for nobody is left to work for."""
-        data = memoryview(protocol.encode(message))
-        with self._lock:
-            try:
-                while data:
-                    data = data[os.write(self._descriptor, data) :]
-            except OSError:
-                os._exit(0)
-
-
-class Inbox(threading.Thread):
-    """Read stdin for ever: requests go to a queue, a cancellation takes effect at once, the end of the stream ends the process."""
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(daemon=True, name="inbox")
-        self._descriptor = descriptor
-        self.requests: queue.Queue[protocol.Message] = queue.Queue()
-        self._cancelled: set[int] = set()
-
-    def run(self) -> None:
-        """Runs until the stream ends."""
-        reader = protocol.FrameReader()
-        while True:
-            try:
-                data = os.read(self._descriptor, 65536)
-                messages = reader.feed(data) if data else None
-            except (OSError, protocol.ProtocolError):
-                log.exception("the request stream broke")
-                messages = None
-            if messages is None:
-                os._exit(0)
-            for message in messages:
-                if isinstance(message, protocol.Cancel):
-                    self._cancelled.add(message.id)
-                else:
-                    self.requests.put(message)
-
-    def is_cancelled(self, request: int) -> bool:
-        """True once ``Cancel(request)`` was read."""
-        return request in self._cancelled
-
-
 class Worker:
     """Answer requests one after the other."""
 
     def __init__(self, outbox: Outbox, inbox: Inbox, factory: EngineFactory, owner: str = "") -> None:
         self._send, self._inbox, self._factory, self._owner = outbox.send, inbox, factory, owner
         self._engine: Any = None
-        self._loaded: tuple[str, str, str] | None = None
+        self._loaded: tuple[str, ...] | None = None
         self._images: OrderedDict[str, Any] = OrderedDict()
         self._results: list[SharedBuffer] = []
 
@@ -113,13 +62,12 @@ class Worker:
 
     def handle(self, request: protocol.Message) -> None:
         """One request and its answer; every error becomes a message, the process goes on."""
-        for buffer in self._results:  # the application has read them before it asks again
-            buffer.close()
-        self._results.clear()
         try:
             if isinstance(request, protocol.Load):
+                self._forget_results()
                 self._load(request)
             elif isinstance(request, protocol.Segment):
+                self._forget_results()
                 self._segment(request)
             elif isinstance(request, protocol.Release):
                 self._images.clear()
@@ -144,13 +92,20 @@ class Worker:
             if isinstance(error, MemoryError) or failure(0, error).category == "memory":
                 self._images.clear()
 
+    def _forget_results(self) -> None:
+        """The application has read the last run's results before it sends the next; a question may come while it still reads them."""
+        for buffer in self._results:
+            buffer.close()
+        self._results.clear()
+
     def _load(self, request: protocol.Load) -> None:
-        wanted = (request.model, request.adapter, request.device)
+        choice = (request.model, request.adapter, request.device)
+        wanted = (*choice, protocol.file_stamp(request.model), protocol.file_stamp(request.adapter))
         started = time.monotonic()
         if self._loaded != wanted:
             self._images.clear()
             self._engine, self._loaded = None, None
-            self._engine = self._factory(*wanted)
+            self._engine = self._factory(*choice)
             self._loaded = wanted
         if self._inbox.is_cancelled(request.id):
             raise errors.Cancelled
@@ -172,7 +127,7 @@ class Worker:
     def _segment(self, request: protocol.Segment) -> None:
         if self._engine is None:
             raise RuntimeError("Segment before Load")
-        started = time.monotonic()
+        started, known = time.monotonic(), len(self._engine.warnings)
         image = self._image(request)
         self._send(protocol.Progress(request.id, 0.0, "reading the image"))
         results = self._engine.segment(
@@ -192,9 +147,10 @@ class Worker:
             protocol.Done(
                 request.id,
                 time.monotonic() - started,
-                [str(w) for w in self._engine.warnings],
+                [str(w) for w in self._engine.warnings[known:]],
                 int(self._engine.cached_bytes),
                 list(self._images),
+                str(self._engine.device_name),
             )
         )
 
@@ -254,10 +210,7 @@ class Worker:
 
     def _found(self, request: int, index: int, count: int, result: PromptResult) -> protocol.Found:
         box = result.box
-        mask: dict[str, Any] = {}
-        if box is not None:
-            k0, k1, j0, j1, i0, i1 = (int(n) for n in box)
-            mask = self._share(result.mask[k0:k1, j0:j1, i0:i1], "uint8")
+        cut = result.mask_in_box()
         return protocol.Found(
             id=request,
             index=index,
@@ -270,7 +223,7 @@ class Worker:
             volume_ml=float(result.volume_ml),
             elapsed_s=float(result.elapsed_s),
             box=[int(n) for n in box] if box is not None else [],
-            mask=mask,
+            mask={} if cut is None else self._share(cut, "uint8"),
             probability={} if result.probability is None else self._share(result.probability, "float16"),
             warnings=[str(w) for w in result.warnings],
             suggestions=[str(s) for s in result.suggestions],
@@ -311,6 +264,7 @@ def _plain(value: Any) -> Any:
 def failure(request: int, error: BaseException) -> protocol.Failed:
     """What a user is told about an error, and what a developer needs of it."""
     categories = (
+        (errors.MemoryRefusalError, "memory"),
         (errors.InputError, "input"),
         (errors.PromptError, "prompt"),
         (errors.CheckpointError, "checkpoint"),
@@ -340,16 +294,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--engine", default="", help=argparse.SUPPRESS)  # module:factory, for tests of the application's side
     arguments = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.setmode(0, os.O_BINARY)
-        msvcrt.setmode(1, os.O_BINARY)
-    replies = os.dup(1)
-    os.dup2(2, 1)  # a library that prints must not write into the message stream
+    requests, replies = take_over()
     if hasattr(os, "nice"):
         os.nice(5)  # the user interface goes first on a machine with few cores
-    inbox = Inbox(os.dup(0))
+    inbox = Inbox(requests)
     inbox.start()
     Worker(Outbox(replies), inbox, _factory(arguments.engine), arguments.owner).serve()
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_type_hints
 
 #: Raised with every change of a message that an older side would misread.
-PROTOCOL = 2
+PROTOCOL = 3
 #: A frame holds texts and numbers only; the largest real one (a model card with its vocabulary) has some 100 kB.
 MAX_FRAME_BYTES = 16 * 2**20
 _LENGTH = struct.Struct("<I")
@@ -155,13 +156,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Done:
-    """The request is finished. ``keys`` are the images that the worker holds now."""
+    """The request is finished. ``warnings``: of this request. ``keys``: images that the worker holds now. ``device``: it ended on this one."""
 
     id: int
     elapsed_s: float
     warnings: list
     cached_bytes: int
     keys: list
+    device: str
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,15 @@ _KINDS: dict[str, Any] = {
     cls.__name__: cls for cls in (Load, Segment, Cancel, Status, Release, Diagnose, Fetch, Hello, Loaded, Progress, Found, Done, Failed, Stopped, Report)
 }
 _HINTS: dict[str, dict[str, Any]] = {name: get_type_hints(cls) for name, cls in _KINDS.items()}
+
+
+def file_stamp(path: str) -> str:
+    """Changes when a file is written again, so that a model trained anew under the same name is read anew; "" for no file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{status.st_mtime_ns}-{status.st_size}"
 
 
 def finite(value: float | None) -> float | None:

@@ -9,6 +9,7 @@ from ..config import GridConfig, ModelConfig
 from ..errors import MemoryRefusalError
 from ..geometry import Geometry
 from ..memory import available_memory_mb
+from .tiling import Layout
 from .volume_embedding import bounded_look
 
 #: Bytes per voxel of a pair of tiles for activations that live at once (measured: 130 MB for two 48^3 tiles of the small model).
@@ -41,13 +42,20 @@ def planned_bytes(config: ModelConfig, geometry: Geometry, readings: Iterable[tu
     for name, structures in readings:
         grid = config.grid(name)
         tile = math.prod(grid.tile_dhw)
-        look = volume_mm3 / bounded_look(grid, extent).coarse_spacing_mm ** 3
-        held, encoded = look, 2 * look  # 2: tiles overlap
+        spacing = bounded_look(grid, extent).coarse_spacing_mm
+        held = volume_mm3 / spacing**3
+        encoded = tile_count(extent, spacing, grid.coarse_tile_dhw, config.image.patch_size) * math.prod(grid.coarse_tile_dhw)
         if is_read_closely(grid, geometry):
-            close = volume_mm3 / grid.spacing_mm**3
-            held, encoded = held + close, encoded + min(2 * close, FINE_TILES * structures * tile)
+            held += volume_mm3 / grid.spacing_mm**3
+            encoded += min(tile_count(extent, grid.spacing_mm, grid.tile_dhw, config.image.patch_size), FINE_TILES * structures) * tile
         total += 4 * views * (held + encoded * (pixels + tokens)) + 2 * max(tile, math.prod(grid.coarse_tile_dhw)) * ACTIVATION_BYTES
     return int(total + math.prod(geometry.shape_dhw))
+
+
+def tile_count(extent_xyz_mm: tuple[float, float, float], spacing_mm: float, tile_dhw: tuple[int, int, int], patch: int) -> int:
+    """Tiles that cover a field of view, overlaps included."""
+    shape = tuple(max(1, round(e / spacing_mm)) for e in extent_xyz_mm[::-1])
+    return len(Layout.of(shape, tile_dhw, patch).starts)  # type: ignore[arg-type]
 
 
 def check_memory(config: ModelConfig, geometry: Geometry, readings: Iterable[tuple[str, int]]) -> None:

@@ -38,14 +38,16 @@ class PixelPath(nn.Module):
     The paper's decoder aggregates stages 1-4 in a U shape, up-samples by transposed convolutions and fuses the raw image;
     here the same steps run before the text enters, which turns 66-150 CPU-seconds per prompt into milliseconds. Skips come
     from the stem; without one the raw voxels (space-to-depth) are concatenated at stride 2. ``detail_channels`` more channels
-    serve outlines: eight sub-positions of seven organs are 56 maps, all of them mixed from ``pixel_dim`` pixel features.
+    serve outlines: eight sub-positions of seven organs are 56 maps, all of them mixed from ``pixel_dim`` pixel features. With
+    ``detail_reads_voxels`` they are read from the raw voxels too, which the stem's skip holds only after its own convolution.
 
     Shapes: levels (B, C, d, h, w) -> pixels (B, pixel_dim, D/2, H/2, W/2).
     """
 
     def __init__(
-        self, level_dim: int, patch_size: int, channels: int, pixel_dim: int, skip_widths: list[int], in_channels: int, detail_channels: int = 0
-    ) -> None:
+        self, level_dim: int, patch_size: int, channels: int, pixel_dim: int, skip_widths: list[int], in_channels: int, detail_channels: int = 0,
+        detail_reads_voxels: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         width = channels * patch_size
         self.levels = nn.ModuleList(nn.Conv3d(level_dim, width, 1) for _ in range(LEVELS))
@@ -59,7 +61,8 @@ class PixelPath(nn.Module):
             self.ups.append(nn.ConvTranspose3d(width, out, 2, 2))
             self.convs.append(nn.Sequential(ConvNormAct(out + skip, out), ConvNormAct(out, out)))
             width = out
-        self.detail = ConvNormAct(width, detail_channels) if detail_channels else None
+        self.detail_reads_voxels = detail_reads_voxels
+        self.detail = ConvNormAct(width + (8 * in_channels if detail_reads_voxels else 0), detail_channels) if detail_channels else None
         self.pixels = nn.Conv3d(width + detail_channels, pixel_dim, 1)
 
     def forward(self, features: ImageFeatures) -> Tensor:
@@ -73,7 +76,8 @@ class PixelPath(nn.Module):
                 x = torch.cat([x, space_to_depth(features.volume)], dim=1)
             x = convs(x)
         if self.detail is not None:
-            x = torch.cat([x, self.detail(x)], dim=1)
+            read = torch.cat([x, space_to_depth(features.volume).to(x.dtype)], dim=1) if self.detail_reads_voxels else x
+            x = torch.cat([x, self.detail(read)], dim=1)
         return self.pixels(x)
 
 

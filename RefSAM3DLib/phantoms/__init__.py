@@ -8,6 +8,5 @@ from __future__ import annotations
 
 from .head_and_neck import head_and_neck_ct
 from .patient import FIRST_HELD_OUT_SEED, STRUCTURES, TISSUE_HU
-from .simple import asymmetric_blocks, large_ct
 
-__all__ = ["FIRST_HELD_OUT_SEED", "STRUCTURES", "TISSUE_HU", "asymmetric_blocks", "head_and_neck_ct", "large_ct"]
+__all__ = ["FIRST_HELD_OUT_SEED", "STRUCTURES", "TISSUE_HU", "head_and_neck_ct"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[2]
-for _folder in (_ROOT, _ROOT / "training"):
+for _folder in (_ROOT, _ROOT / "training", _ROOT / "Testing" / "harness"):
     if str(_folder) not in sys.path:
         sys.path.append(str(_folder))
 

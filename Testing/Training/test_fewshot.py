@@ -73,13 +73,13 @@ def test_it_writes_values_table_and_figure(finished):
     assert all(e["labelled"] == [6] for e in larger)
 
 
-def test_what_is_finished_is_not_done_again_and_a_lost_stage_is(finished):
+def test_what_is_finished_is_not_done_again_and_a_lost_stage_is(finished, tmp_path):
     folder, command = finished
-    run = folder / "run"
+    run = shutil.copytree(folder / "run", tmp_path / "run")
     kept = [p for p in run.rglob("*") if p.is_file() and p.name not in ("fewshot.json", "fewshot.md", "fewshot.png", "datalist.json")]
     before = {p: p.stat().st_mtime_ns for p in kept}
     (run / "evaluation" / "cases01_seed0.json").unlink()
-    assert main(command) == 0
+    assert main([*command[:4], "--run", str(run)]) == 0
     changed = {p.relative_to(run).as_posix() for p in kept if p.stat().st_mtime_ns != before[p]}
     assert changed == {"base.json", "evaluation/cases01_seed0.json"}
 
@@ -103,10 +103,10 @@ def test_small_files_alone_carry_the_adapters_side_to_a_later_reference(finished
 def test_another_configuration_and_a_base_that_met_the_structure_are_refused(finished, tiny_data, tiny_model, tmp_path, capsys):
     folder, command = finished
     config = FewshotConfig.load(folder / "fewshot.toml")
-    (folder / "fewshot.toml").write_text(FEWSHOT.replace("cases = [1, 2]", "cases = [2]"))
-    assert main(command) == 1
+    (tmp_path / "train.toml").write_text(TRAIN)
+    (tmp_path / "fewshot.toml").write_text(FEWSHOT.replace("cases = [1, 2]", "cases = [2]"))
+    assert main([command[0], str(tmp_path / "fewshot.toml"), *command[2:]]) == 1, "in the run folder of the other one"
     assert "was begun with another cases" in capsys.readouterr().err
-    (folder / "fewshot.toml").write_text(FEWSHOT)
     import dataclasses
 
     seen = dataclasses.replace(config, base=os.path.relpath(tiny_model, folder))

@@ -56,6 +56,29 @@ def test_non_finite_loss_stops_with_the_batch_named_and_keeps_the_last_checkpoin
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
 
 
+def test_gradients_that_are_no_numbers_stop_before_they_reach_the_weights(tiny_data, make_tiny_config, tmp_path, monkeypatch):
+    """A finite loss can have them; the step after it would save weights that are no numbers over the last good ones."""
+    trainer = make_trainer(make_tiny_config(), tiny_data, tmp_path / "run")
+    trainer.run(2)
+    kept = (tmp_path / "run" / "state.pt").read_bytes()
+
+    class Poison(torch.autograd.Function):
+        @staticmethod
+        def forward(context, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            return gradient * float("nan")
+
+    whole = trainer.batch_loss
+    monkeypatch.setattr(trainer, "batch_loss", lambda tiles: Poison.apply(whole(tiles)))
+    with pytest.raises(NonFiniteLossError, match="gradients are not finite"):
+        trainer.run()
+    assert (tmp_path / "run" / "state.pt").read_bytes() == kept
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
 def test_two_processes_equal_one_with_the_double_batch(tiny_data, make_tiny_config, tmp_path):
     """Losses and weights after two steps, gloo on the CPU."""
     one = make_trainer(make_tiny_config(), tiny_data, tmp_path / "one")

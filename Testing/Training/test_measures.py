@@ -58,7 +58,7 @@ def test_images_of_one_patient_are_drawn_together():
     assert high - low > 1.4 * (narrow_high - narrow_low)
     assert (low, high) == pytest.approx(bootstrap_interval(values[::3])), "it is the interval of five patients"
     table = np.array([[1.0, np.nan], [0.0, 0.5], [0.5, np.nan]])
-    low, high = bootstrap_interval(table, mean=lambda means: np.nanmean(means, axis=1))
+    low, high = bootstrap_interval(table.repeat(4, 0), mean=lambda means: np.nanmean(means, axis=1))
     assert 0 <= low < high <= 1
 
 

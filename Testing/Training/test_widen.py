@@ -9,9 +9,10 @@ import pytest
 import torch
 from refsam3d_training.__main__ import main
 from refsam3d_training.export import tensors_sha256
-from refsam3d_training.widen import EMBEDDING, widen, widened
+from refsam3d_training.widen import DETAIL, EMBEDDING, widen, widened
 
 from RefSAM3DLib.checkpoint import load_checkpoint
+from RefSAM3DLib.config import DecoderConfig
 from RefSAM3DLib.errors import ConfigError
 
 
@@ -64,6 +65,27 @@ def test_the_command_keeps_calibration_and_says_what_it_came_from(tiny_model, tm
     again = tmp_path / "again.safetensors"
     widen(tiny_model, str(config), again)
     assert tensors_sha256(load_checkpoint(again).state) == tensors_sha256(wide.state), "the same seed draws the same new channels"
+
+
+def test_a_convolution_learns_to_read_voxels_beginning_with_none(wider):
+    """Second growth: the same channels, which see the raw image too."""
+    base, config = wider
+    base = dataclasses.replace(base, config=config, state=widened(base, config))
+    reading = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, detail_reads_voxels=True))
+    wide = dataclasses.replace(base, config=reading, state=widened(base, reading)).build()
+    torch.testing.assert_close(masks(wide), masks(base.build()))
+    old = base.state[DETAIL].shape[1]
+    assert wide.pixel_path.detail[0].weight.shape[1] == old + 8 * config.image.in_channels
+    with torch.no_grad():  # as after a step, which lets prompts take from the new pixel features
+        wide.mask_embedding.layers[2].weight.add_(0.1)
+    wide.requires_grad_(True)
+    masks(wide).square().mean().backward()
+    assert wide.pixel_path.detail[0].weight.grad[:, old:].abs().max() > 0
+
+
+def test_voxels_are_read_by_a_convolution_that_is_there():
+    with pytest.raises(ConfigError, match="needs detail_channels"):
+        DecoderConfig(detail_reads_voxels=True)
 
 
 @pytest.mark.parametrize("changes", [{"pixel_dim": 4}, {"pixel_dim": 2, "detail_channels": 4}, {"pixel_dim": 9, "channels": 4}, {"kind": "paper"}])

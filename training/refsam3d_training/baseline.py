@@ -120,6 +120,9 @@ class Baseline:
         self.config, self.model_config, self.folder, self.sampler = config, model, folder, sampler
         self.grid = model.grid(config.grid)
         self.train_cases, self.validation = train, validation
+        names = self.grid.structures
+        #: channel of the same structure in a mirror image
+        self.mirrored = [names.index(sampler.vocabulary.mirror(n)) if sampler.vocabulary.mirror(n) in names else i for i, n in enumerate(names)]
         torch.manual_seed(config.seed)
         self.network = make_network(self.grid, model.image.in_channels, config.filters)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
@@ -158,7 +161,9 @@ class Baseline:
                 raise InputError(f"The loss is {loss.item()} at step {self.step}; lower the learning rate. The best weights are in '{self.folder}'.")
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+            if not torch.isfinite(norm):
+                raise InputError(f"The gradients are not finite at step {self.step}; lower the learning rate. The last good weights are in '{self.folder}'.")
             self.optimizer.step()
             self.step += 1
             self.recent.append(float(loss.detach()))
@@ -215,13 +220,15 @@ class Baseline:
         return network
 
     def segment(self, volume: Volume, network: nn.Module) -> dict[str, np.ndarray]:
-        """Masks of ``network`` (see :meth:`best_network`) on the volume's own grid, written back as the engine does."""
+        """Masks of ``network`` (see :meth:`best_network`) on the volume's own grid, written back as the engine does: the mean of the image
+        and its mirror image, with the sides exchanged."""
         embedding = GridEmbedding(None, self.model_config, self.grid, False, volume, torch.device("cpu"))  # type: ignore[arg-type]
-        logits = self.logits(apply_windows(embedding.values, embedding.windows), network)
+        values = apply_windows(embedding.values, embedding.windows)
+        logits = (self.logits(values, network) + self.logits(values.flip(-1), network).flip(-1)[self.mirrored]) / 2
         out = {}
         for name, values in zip(self.grid.structures, logits, strict=True):
             native = to_native(embedding, values, embedding.whole_box())
-            out[name] = embedding.frame.to_native_array(remove_specks(native.values > 0.5), native.box)
+            out[name] = embedding.frame.place(remove_specks(native.values > 0.5), native.box).whole()
         return out
 
     def save(self) -> None:

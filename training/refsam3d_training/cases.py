@@ -86,6 +86,9 @@ def load_cases(folder: Path, split: str, model: ModelConfig, grid_name: str, cac
     cases = []
     for listed in Manifest.read(folder).cases[split][:limit]:
         image, label, known = listed.image, listed.label, listed.known
+        if not known:
+            logger.warning("%s is left out: none of its structures is known ('labelled' is empty).", listed.name)
+            continue
         key = hashlib.sha256(json.dumps([listed.name, image.stat().st_size, image.stat().st_mtime_ns, label.stat().st_mtime_ns, listed.modality,
                                          sorted(known.items()), str(grid), str(model.intensity), 3]).encode()).hexdigest()[:20]  # fmt: skip
         path = cache / f"{key}.npz"

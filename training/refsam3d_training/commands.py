@@ -35,13 +35,18 @@ def prepare(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train, or continue a run that was stopped."""
+    from RefSAM3DLib.device import choose_device
+
     from . import distributed
     from .config import TrainConfig
     from .curves import write_curves
     from .origin import write_origin
     from .setup_run import make_trainer
 
-    with distributed.process_group(args.device) as device:
+    chosen, warnings = choose_device(args.device)
+    for warning in warnings:
+        logging.warning(warning)
+    with distributed.process_group(str(chosen)) as device:
         trainer = make_trainer(TrainConfig.load(args.config), args.data, args.run, device)
         if trainer.resume():
             logging.info("Continuing at step %d.", trainer.step)

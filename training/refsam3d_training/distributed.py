@@ -18,9 +18,12 @@ def process_group(device: str) -> Iterator[str]:
         yield device
         return
     cuda = torch.device(device).type == "cuda"
+    own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else device
+    if cuda:
+        torch.cuda.set_device(own)  # NCCL and whatever names no device otherwise meet on the first card
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else device
+        yield own
     finally:
         dist.destroy_process_group()
 
@@ -44,3 +47,12 @@ def mean(value: Tensor) -> Tensor:
     total = value.clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def agree(value: bool, device: str) -> bool:
+    """Whether all processes say the same."""
+    if not dist.is_initialized():
+        return True
+    total = torch.tensor(float(value), device=device)
+    dist.all_reduce(total)
+    return float(total) in (0.0, float(dist.get_world_size()))

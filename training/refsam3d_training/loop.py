@@ -136,7 +136,12 @@ class Trainer:
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        if not is_finite(norm):  # before the step: weights that are not numbers would overwrite the last good checkpoint
+            raise NonFiniteLossError(
+                f"The gradients are not finite ({float(norm)}) at step {self.step} on a '{tiles[0].grid}' batch asking {[t.prompts for t in tiles]}; the "
+                f"checkpoint of the last good step is in '{self.state_file}'. Lower learning_rate and resume."
+            )
         self.optimizer.step()
         self.step += 1
         keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
@@ -218,10 +223,18 @@ class Trainer:
         self.average.load_state_dict(state)
 
     def resume(self) -> bool:
-        """Continue from ``state.pt`` if it is there."""
-        if not self.state_file.is_file():
+        """Continue from ``state.pt`` if it is there.
+
+        Raises:
+            RefSAM3DError: another vocabulary, or a process that does not find the state which the others have.
+        """
+        there = self.state_file.is_file()
+        if not distributed.agree(there, self.device):
+            raise RefSAM3DError(f"Only some of the processes find '{self.state_file}'; put the run folder where all machines see it, or give each a copy.")
+        if not there:
             return False
-        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        # To the CPU first: the optimiser's step counters belong there, and each parameter is copied to where it lives.
+        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
         if (None if state["kept"] is None else tuple(state["kept"])) != self.tokenizer.kept:
             raise RefSAM3DError(f"'{self.state_file}' was trained with another vocabulary; use a new run folder.")
         self.model.load_state_dict(state["model"])

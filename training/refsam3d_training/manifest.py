@@ -16,6 +16,9 @@ from RefSAM3DLib.volume_io import load_volume
 SPLITS = ("training", "validation", "test")
 
 
+#: Sets whose file names part the images of one patient. The Decathlon numbers the two hippocampi of a scan 2k-1 and 2k: of the volumes that are
+#: not bytes, the step between intensities is the same in 42 of 50 such pairs, in no other neighbours and in none of 13,771 further pairs.
+TWO_SIDES_OF_A_SCAN = ("msd_hippocampus", "Task04_Hippocampus", "Hippocampus")
 #: Name of a manifest in its folder.
 FILE_NAME = "datalist.json"
 
@@ -105,10 +108,18 @@ def _case(folder: Path, values: dict[str, Any], labels: dict[int, str], entry: d
     known = {int(v): labels[int(v)] for v in entry.get("labelled", list(labels))}
     composites = {n: tuple(v) for n, v in values.get("composites", {}).items() if set(v) <= set(known)}
     stem = entry.get("case") or Path(entry["image"]).name.split(".")[0]  # TotalSegmentator calls every image ct.nii.gz
+    name = values.get("name", folder.name)
     return ManifestCase(
-        name=f"{values.get('name', folder.name)}/{stem}", image=folder / entry["image"], label=folder / entry["label"],
-        modality=modality if modality in ("ct", "mr", "pet") else "", known=known, composites=composites, patient=entry.get("patient", ""),
+        name=f"{name}/{stem}", image=folder / entry["image"], label=folder / entry["label"],
+        modality=modality if modality in ("ct", "mr", "pet") else "", known=known, composites=composites,
+        patient=entry.get("patient") or patient_of(name, stem),
     )  # fmt: skip
+
+
+def patient_of(name: str, stem: str) -> str:
+    """The patient of a case of a known set whose entries do not name one, else ""."""
+    number = stem.rpartition("_")[2]
+    return f"scan {(int(number) + 1) // 2}" if name in TWO_SIDES_OF_A_SCAN and number.isdigit() else ""
 
 
 def data_statement(folders: list[Path]) -> list[dict[str, Any]]:

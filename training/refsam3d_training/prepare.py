@@ -19,7 +19,7 @@ from RefSAM3DLib.types import Modality
 from RefSAM3DLib.volume_io import load_volume
 
 from .case_checks import Fault, check, faults_table
-from .manifest import SPLITS, Manifest, check_names_apart
+from .manifest import SPLITS, Manifest, check_names_apart, patient_of
 from .readers import READERS, openkbp_array, recognise
 
 #: Cases shown in the mosaic, and the edge of each in pixels.
@@ -54,13 +54,15 @@ def prepare(
     labels = {v: renames.get(n, n) for v, n in found.labels.items()}
     check_names_apart(labels, str(source))
     output.mkdir(parents=True, exist_ok=True)
-    lists = split_by_patient(found.entries, validation, test)
+    entries = {split: [_with_patient(found.name, e) for e in listed] for split, listed in found.entries.items()}
+    lists = split_by_patient(entries, validation, test)
     lists = {split: [_materialised(e, output) for e in entries] for split, entries in lists.items()}
     values = {
         "name": found.name, "modality": found.modality or PER_CASE, "labels": {str(v): n for v, n in labels.items()},
         "note": "'labelled' lists the values known in a case; a structure not listed is UNKNOWN there, not background.",
         "licence": found.licence, "citation": found.citation, "notes": found.notes, **lists,
     }  # fmt: skip
+    values |= {"composites": found.composites} if found.composites else {}
     with write_aside(output / "datalist.json", overwrite=True) as aside:
         aside.write_text(json.dumps(values, indent=1), encoding="utf-8")
     manifest = Manifest.read(output)
@@ -73,6 +75,12 @@ def prepare(
         aside.write_text(faults_table(faults) + "\n", encoding="utf-8")
     write_mosaic(output / "mosaic.png", manifest, {f.case for f in faults if f.serious and f.kind in ("file", "geometry")})
     return manifest, faults
+
+
+def _with_patient(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a set whose file names tell the patient, see ``manifest.patient_of``."""
+    patient = entry.get("patient") or patient_of(name, entry.get("case") or Path(entry["image"]).name.split(".")[0])
+    return {**entry, "patient": patient} if patient else entry
 
 
 def split_by_patient(entries: dict[str, list[dict[str, Any]]], validation: float, test: float) -> dict[str, list[dict[str, Any]]]:
@@ -121,11 +129,19 @@ def _materialised(entry: dict[str, Any], output: Path) -> dict[str, Any]:
         parts = {value: mask for value, mask in parts.items() if mask.any()}
     else:
         parts = {}
-        geometry = None
+        try:
+            geometry = load_volume(entry["image"]).geometry
+        except RefSAM3DError:
+            return {**entry, "label": str(next(iter(masks.values()), entry["image"]))}  # the check of all cases says what is wrong with the image
         for value, path in masks.items():
-            mask = sitk.ReadImage(str(path))
-            geometry = geometry or geometry_of(mask)
+            try:
+                mask = sitk.ReadImage(str(path))
+            except RuntimeError:
+                return {**entry, "label": str(path)}  # or with this mask
+            if geometry_of(mask).shape_dhw != geometry.shape_dhw:
+                return {**entry, "label": str(path)}
             parts[value] = sitk.GetArrayFromImage(mask) > 0
+            geometry = geometry_of(mask)
     assert geometry is not None
     labels = np.zeros(geometry.shape_dhw, np.uint8 if max(parts, default=0) < 256 else np.uint16)
     for value in sorted(parts, key=lambda v: -int(parts[v].sum())):  # small structures win the voxels that two share

@@ -34,6 +34,7 @@ class Found:
     licence: str = ""
     citation: str = ""
     notes: list[str] = field(default_factory=list)
+    composites: dict[str, list[int]] = field(default_factory=dict)
 
 
 def read_decathlon(folder: Path) -> Found:
@@ -129,7 +130,7 @@ def read_datalist(folder: Path) -> Found:
         for split in ("training", "validation", "test")
     }
     return Found(values.get("name", folder.name), {int(k): v for k, v in values["labels"].items()}, entries, values.get("modality", ""),
-                 values.get("licence", ""), values.get("citation", ""))  # fmt: skip
+                 values.get("licence", ""), values.get("citation", ""), composites=values.get("composites", {}))  # fmt: skip
 
 
 def read_slicer(folder: Path) -> Found:
@@ -147,8 +148,9 @@ def read_slicer(folder: Path) -> Found:
         titles = segment_titles(label)
         segments = {values.setdefault(title, len(values) + 1): title for title in titles}
         case = "_".join(label.relative_to(folder).parts).removesuffix(".seg.nrrd")
-        found.entries["training"].append({"image": str(image), "label": str(label), "segments": segments, "case": case, "patient": str(label.parent)
-                                          if len(images) == 1 else case})  # fmt: skip
+        inner = label.parent.relative_to(folder)  # a folder of its own is taken for one patient, however many scans it holds
+        patient = str(inner) if inner.parts else case
+        found.entries["training"].append({"image": str(image), "label": str(label), "segments": segments, "case": case, "patient": patient})
     if alone:
         raise InputError(f"{len(alone)} segmentations have no image of the same name beside them and are not alone with one: {', '.join(alone[:5])}"
                          f"{' ...' if len(alone) > 5 else ''}; put each beside its image.")  # fmt: skip

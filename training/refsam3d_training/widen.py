@@ -23,7 +23,7 @@ from RefSAM3DLib.resources import named_config
 from .export import tensors_sha256
 from .model_card import card_markdown, limits_of
 
-PIXELS, EMBEDDING = "pixel_path.pixels", "mask_embedding.layers.2"
+PIXELS, EMBEDDING, DETAIL = "pixel_path.pixels", "mask_embedding.layers.2", "pixel_path.detail.0.weight"
 SUB_POSITIONS = 8
 
 
@@ -34,7 +34,7 @@ def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool =
         sha256, bytes and new_parameters.
 
     Raises:
-        ConfigError: the configuration differs in more than ``pixel_dim`` and ``detail_channels``, or is not wider in them.
+        ConfigError: the configuration differs in more than ``pixel_dim``, ``detail_channels`` and ``detail_reads_voxels``, or has no more of any.
     """
     checkpoint = load_checkpoint(base)
     decoder = named_config(model).decoder
@@ -59,12 +59,15 @@ def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool =
 
 def _check(checkpoint: Checkpoint, decoder: DecoderConfig) -> None:
     own = checkpoint.config.decoder
-    alike = dataclasses.replace(own, pixel_dim=decoder.pixel_dim, detail_channels=decoder.detail_channels)
-    wider = decoder.pixel_dim > own.pixel_dim and decoder.detail_channels >= own.detail_channels == 0
+    growing = ("pixel_dim", "detail_channels", "detail_reads_voxels")
+    alike = dataclasses.replace(own, **{name: getattr(decoder, name) for name in growing})
+    more = [getattr(decoder, name) - getattr(own, name) for name in growing]
+    # Channels of a convolution that is there already are not added: its normalised outputs have an order that later weights rely on.
+    wider = min(more) >= 0 < max(more) and (not own.detail_channels or not more[1])
     if decoder.kind != "cached" or alike != decoder or not wider:
         raise ConfigError(
-            f"The decoder of '{checkpoint.path}' ({own}) cannot grow to {decoder}; name a configuration of a 'cached' decoder that has a "
-            f"greater pixel_dim, and adds detail_channels, and is the same in everything else."
+            f"The decoder of '{checkpoint.path}' ({own}) cannot grow to {decoder}; name a configuration of a 'cached' decoder that has a greater "
+            f"pixel_dim, adds detail_channels or sets detail_reads_voxels, and is the same in everything else."
         )
 
 
@@ -72,10 +75,13 @@ def widened(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Tensor]:
     """The state of ``config``'s network that computes what ``checkpoint`` computes.
 
     New pixel features keep the random weights of a new network. Of an old one, weights from new channels are zero; of a prompt's
-    embedding, the rows of new pixel features are zero.
+    embedding, the rows of new pixel features are zero; of a convolution that reads voxels too, the weights from them.
     """
     fresh = build_model(config).state_dict()
     state = {name: checkpoint.state.get(name, value).clone() for name, value in fresh.items()}
+    if DETAIL in checkpoint.state:
+        state[DETAIL] = torch.zeros_like(fresh[DETAIL])
+        state[DETAIL][:, : checkpoint.state[DETAIL].shape[1]] = checkpoint.state[DETAIL].float()
 
     old = checkpoint.state[f"{PIXELS}.weight"]
     weight = fresh[f"{PIXELS}.weight"].clone()

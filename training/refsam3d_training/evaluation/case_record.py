@@ -18,7 +18,7 @@ from RefSAM3DLib.types import PromptResult, PromptStatus, Volume
 from ..manifest import ManifestCase
 from .measures import dice, surface_dice
 from .pictures import write_picture
-from .probes import FAR_AWAY, absent_names, answer_texts, cut_views, painted_view, presence_logits
+from .probes import FAR_AWAY, STRANGERS, absent_names, answer_texts, cut_views, painted_view, presence_logits
 
 TOLERANCES_MM = (2.0, 5.0)
 #: Candidates of the mask threshold; the engine keeps no voxel below 0.15.
@@ -182,11 +182,12 @@ def _far_away(engine: RefSAM3DEngine, embedding: VolumeEmbedding, grid: GridConf
     # Unknown texts are always read by the base: a host that an adapter answers for would send them to the adapter.
     hosts = [n for n in grid.structures if n in engine.vocabulary.names and not engine.vocabulary.structure(n).side]
     host = min(hosts, key=engine.branch_of)
-    names = [n for n in FAR_AWAY if n in engine.vocabulary.distractors]
-    asked = [(host, n) for n in names]
+    names = [(n, "distractor") for n in FAR_AWAY if n in engine.vocabulary.distractors]
+    names += [(n, "stranger") for n in STRANGERS if n not in engine.vocabulary.distractors]
+    asked = [(host, n) for n, _ in names]
     answers = answer_texts(engine, embedding, asked)
     logits = presence_logits(engine, embedding, grid, asked)
-    return [_presence_row("distractor", n, grid.name, False, a, v) for n, a, v in zip(names, answers, logits, strict=True)]
+    return [_presence_row(kind, n, grid.name, False, a, v) for (n, kind), a, v in zip(names, answers, logits, strict=True)]
 
 
 def _altered_presence(engine: RefSAM3DEngine, volume: Volume, truth: dict[str, np.ndarray], case: str, extras: Extras) -> list[dict[str, Any]]:

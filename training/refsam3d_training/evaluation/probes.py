@@ -22,6 +22,8 @@ from ..sampling import MAY_BE_VISIBLE
 
 #: Names without a row in any label map that no head, temporal lobe or thigh holds.
 FAR_AWAY = ("liver", "spleen", "left kidney", "right kidney", "pancreas", "stomach", "gallbladder", "duodenum", "heart")
+#: The same of names that no training has met, not even as absent ones.
+STRANGERS = ("appendix", "ovary", "ureter", "common bile duct", "jejunum", "ileum", "cecum", "pylorus", "pulmonary artery", "mitral valve")
 #: In a cut field of view, of more than this a structure is present, of nothing it is absent, and between them not counted.
 PRESENT_ML = 1.0
 #: Kind of an altered view in which structures are missing although their place is in view.

@@ -132,6 +132,7 @@ def _presence_table(presence: dict[str, Any]) -> str:
         ["expected calibration error", _number(presence["ece"])],
         ["absent and nothing drawn", _number(presence["absent_and_not_drawn"]["share"])],
         ["present but nothing drawn", _number(presence["present_but_not_drawn"]["share"])],
+        ["names trained as absent, as raw text: nothing drawn", _number(presence["trained_absent_names_raw_text"]["not_drawn"])],
         ["untrained names as raw text: nothing drawn", _number(presence["untrained_names_raw_text"]["not_drawn"])],
     ]
     return _table(["", ""], rows)

@@ -32,7 +32,7 @@ FOREIGN_SET = "totalsegmentator_examples"
 #: Cases per set whose wordings are varied: each asks some 30 texts per structure, twice.
 PARAPHRASE_CASES, PARAPHRASE_TEMPLATES = 3, 2
 #: Raised whenever the same settings measure something else than before, so that no journal mixes the two.
-RECORD_FORMAT = 5
+RECORD_FORMAT = 6
 
 
 def collect(
@@ -50,16 +50,18 @@ def collect(
     adapter = engine.adapter and file_sha256(Path(engine.adapter))
     journal = Journal(output, {"model": engine.model_sha256, "adapter": adapter, "split": split, "extras": asdict(extras),
                                "paraphrase_cases": paraphrase_cases, "purpose": purpose, "format": RECORD_FORMAT})  # fmt: skip
-    work = []
+    work, learnt = [], set()
     for name in sets:
-        cases = Manifest.read(data / name).cases[split]
+        manifest = Manifest.read(data / name)
+        learnt |= {(name, c.patient) for c in manifest.cases["training"] if c.patient}
+        cases = manifest.cases[split]
         chosen = [c for c in cases if set(c.known.values()) & set(engine.vocabulary.names)][: limit or None]
         work += [(name, n, case) for n, case in enumerate(chosen)]
     if not work:
         raise InputError(f"None of {', '.join(sets)} has {split} cases of structures that this model knows; check --sets and --data.")
     records = []
     started, done = time.monotonic(), 0
-    for number, (_, index, case) in enumerate(work):
+    for number, (name, index, case) in enumerate(work):
         stamp = _stamp(case)
         if not journal.holds(case.name, stamp):
             own = replace(extras, paraphrases=extras.paraphrases if index < paraphrase_cases else 0)
@@ -68,7 +70,7 @@ def collect(
             left = (time.monotonic() - started) / done * (len(work) - number - 1) / 60
             scores = " ".join(f"{v['dice']:.2f}" for v in journal.records[case.name]["structures"].values())
             logger.info("%d/%d %s  Dice %s  about %.0f min left", number + 1, len(work), case.name, scores, left)
-        records.append(journal.records[case.name])
+        records.append({**journal.records[case.name], "patient_in_training": (name, case.patient) in learnt})
     foreign = sorted((data / FOREIGN_SET / "images").glob("*.nii.gz"))[: limit or None] if extras.absent else []
     for image in foreign:
         key = f"{FOREIGN_SET}/{image.name.split('.')[0]}"
@@ -87,7 +89,7 @@ def _stamp(case: ManifestCase) -> str:
 
 def dice_alone(record: Record) -> Record:
     """What ``compare`` needs of a case: small enough to be kept beside the tables, so that later references need no second evaluation."""
-    told = {k: record.get(k, "") for k in ("case", "grid", "modality", "patient")}
+    told = {k: record.get(k, "") for k in ("case", "grid", "modality", "patient", "patient_in_training")}
     return {**told, "structures": {n: {"dice": r["dice"]} for n, r in record["structures"].items()}}
 
 

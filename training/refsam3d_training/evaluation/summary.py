@@ -59,6 +59,17 @@ def grid_mean(records: Iterable[Record], grid: str, score: str = "dice") -> dict
     return {"mean": round(mean, 4), "interval": [round(low, 4), round(high, 4)], "n": len(mine), "structures": len(names)}
 
 
+def by_patient(records: Iterable[Record], grids: list[str]) -> dict[str, Any]:
+    """Mean Dice of the cases whose patient has another image in the training list, and of the others, where a grid has both."""
+    out = {}
+    for grid in grids:
+        mine = [r for r in records if r["grid"] == grid and r.get("structures")]
+        seen = [r for r in mine if r.get("patient_in_training")]
+        if seen:
+            out[grid] = {"patient_in_training": grid_mean(seen, grid), "patient_unseen": grid_mean([r for r in mine if r not in seen], grid)}
+    return out
+
+
 def prompt_use(records: Iterable[Record]) -> dict[str, Any]:
     """Dice of what one prompt draws with the truth of every other structure of the image."""
     cells: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -109,10 +120,11 @@ def composites(records: Iterable[Record]) -> dict[str, Any]:
 def presence(records: Iterable[Record]) -> dict[str, Any]:
     """How well "is it there?" is answered: trained names over all and inside head CTs; painted images and untrained names apart."""
     rows = [row for record in records for row in record.get("presence", [])]
-    trained = [r for r in rows if r["kind"] not in ("distractor", "own synonym", PAINTED)]
+    trained = [r for r in rows if r["kind"] not in ("distractor", "stranger", "own synonym", PAINTED)]
     painted = [r for r in rows if r["kind"] == PAINTED]
     inside = [r for r in trained if r["kind"] in CUT_KINDS or (r["kind"] == "own" and r["grid"] == "head_neck")]
-    distractors = [r for r in rows if r["kind"] == "distractor"]
+    distractors, strangers = [r for r in rows if r["kind"] == "distractor"], [r for r in rows if r["kind"] == "stranger"]
+    own = [r for r in rows if r["kind"] == "own"]
     error, bins = reliability([r["probability"] for r in trained], [r["present"] for r in trained])
     error_inside, _ = reliability([r["probability"] for r in inside], [r["present"] for r in inside])
     kinds = sorted({r["kind"] for r in rows if not r["present"]})
@@ -132,9 +144,14 @@ def presence(records: Iterable[Record]) -> dict[str, Any]:
         "absent_and_not_drawn_by_kind": {k: {**_share([not r["drawn"] for r in v]), "verdict_absent": _share([r["verdict"] == "absent" for r in v])["share"]}
                                          for k, v in absent.items()},
         "painted_over": {"verdicts": _verdicts([r for r in painted if not r["present"]]), "verdicts_beside": _verdicts([r for r in painted if r["present"]])},
-        "untrained_names_raw_text": {"prompts": len(distractors), "not_drawn": _share([not r["drawn"] for r in distractors])["share"],
-                                     "auroc_against_own": _auroc([*distractors, *(r for r in rows if r["kind"] == "own")], "logit")},
+        # Names that training asked for where they are absent, and names that it never met, both as raw text.
+        "trained_absent_names_raw_text": _raw_names(distractors, own),
+        "untrained_names_raw_text": _raw_names(strangers, own),
     }  # fmt: skip
+
+
+def _raw_names(rows: list[dict[str, Any]], own: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"prompts": len(rows), "not_drawn": _share([not r["drawn"] for r in rows])["share"], "auroc_against_own": _auroc([*rows, *own], "logit")}
 
 
 def _verdicts(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -180,6 +197,7 @@ def summarise(records: list[Record]) -> dict[str, Any]:
         counts[record["case"].split("/")[0]] += 1
     return {
         "cases": dict(sorted(counts.items())), "structures": by_structure(records), "mean_dice_by_grid": {g: grid_mean(records, g) for g in grids},
+        "by_patient": by_patient(records, grids),
         "prompt_use": prompt_use(records), "composites": composites(records), "paraphrases": paraphrases(records), "presence": presence(records),
         "dice_by_verdict": by_verdict(records), "seconds_per_case": seconds(records),
     }  # fmt: skip
