@@ -11,7 +11,7 @@ demo: $(VENV)/.ready-demo
 
 test: $(VENV)/.ready-test
 	$(RUN) -m pytest Testing/Engine Testing/Training
-	$(RUN) Testing/run_slicer_tests.py -- -m "not data and not apt"
+	$(RUN) Testing/run_slicer_tests.py
 
 test-all: $(VENV)/.ready-test
 	$(RUN) -m pytest Testing/Engine Testing/Training --everything
@@ -26,6 +26,7 @@ bench bench-full: bench%: $(VENV)/.ready-test
 lint: $(VENV)/.ready-test
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	$(RUN) Docs/fill_figures.py --check
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "RefSAM3D needs Python 3.11 or newer; set PYTHON=python3.11 or so." >&2; exit 1; }

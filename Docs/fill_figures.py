@@ -1,6 +1,6 @@
 """Fill the tables of README.md and Docs/batch_and_review.md from what scripts wrote, and the registry from the weights that ship.
 
-``python Docs/fill_figures.py [--check]``
+``python Docs/fill_figures.py [--check]``: the check writes nothing, and also asks whether the scores were measured on those weights.
 """
 
 from __future__ import annotations
@@ -9,10 +9,16 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from RefSAM3DLib.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
-SCORES = ROOT / "Resources" / "Models" / "refsam3d-small.scores.json"
+WEIGHTS = ROOT / "Resources" / "Models" / "refsam3d-small.safetensors"
+SCORES = WEIGHTS.with_suffix(".scores.json")
 SPEED = ROOT / "Docs" / "figures" / "performance.json"
 COMPARE = ROOT / "Docs" / "figures" / "compare.json"
 FEWSHOT = ROOT / "Docs" / "figures" / "fewshot.json"
@@ -129,17 +135,42 @@ BLOCKS: dict[str, tuple[Path, Callable[[dict], str]]] = {
 }  # fmt: skip
 
 
-def registry() -> str:
-    """``models.json`` for the weights file that ships, from its own header."""
+@cache
+def shipped() -> Checkpoint:
+    """The weights that ship."""
     sys.path.insert(0, str(ROOT))
     from RefSAM3DLib.checkpoint import load_checkpoint
 
-    weights = ROOT / "Resources" / "Models" / "refsam3d-small.safetensors"
-    checkpoint = load_checkpoint(weights)
+    return load_checkpoint(WEIGHTS)
+
+
+def registry() -> str:
+    """``models.json`` for the weights file that ships, from its own header."""
+    checkpoint = shipped()
     licences = "; ".join(f"{row['name']}: {row['licence']}" for row in checkpoint.card["data"])
-    entry = {"name": checkpoint.config.name, "file": weights.name, "url": "", "size_bytes": weights.stat().st_size, "sha256": checkpoint.sha256,
+    entry = {"name": checkpoint.config.name, "file": WEIGHTS.name, "url": "", "size_bytes": WEIGHTS.stat().st_size, "sha256": checkpoint.sha256,
              "licence": f"Apache-2.0 for the weights; trained on {licences}", "structures": list(checkpoint.vocabulary.names)}  # fmt: skip
     return json.dumps([entry], indent=1) + "\n"
+
+
+def of_other_weights() -> list[str]:
+    """A sentence for each file that speaks of other weights, or of another calibration, than those that ship."""
+    checkpoint = shipped()
+    sys.path.insert(0, str(ROOT / "training"))
+    from refsam3d_training.export import calibration_sha256, tensors_sha256
+
+    scored, tensors = json.loads(SCORES.read_text(encoding="utf-8"))["model"], tensors_sha256(checkpoint.state)
+    found = []
+    if checkpoint.card.get("tensors_sha256") != tensors:
+        found.append(f"The card in {WEIGHTS.name} is of other weights; export it again.")
+    if scored["tensors_sha256"] != tensors:
+        found.append(f"{SCORES.name} was measured on other weights than {WEIGHTS.name} holds; evaluate again.")
+    if scored["calibration_sha256"] != calibration_sha256(checkpoint.calibration):
+        found.append(f"{SCORES.name} was measured with another calibration than {WEIGHTS.name} holds; evaluate again.")
+    page = WEIGHTS.with_suffix(".md")
+    if checkpoint.sha256 not in page.read_text(encoding="utf-8"):
+        found.append(f"{page.name} is of another file than {WEIGHTS.name}; export it again.")
+    return found
 
 
 def filled(text: str) -> str:
@@ -157,12 +188,13 @@ def filled(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write, or with ``--check`` fail if the file is out of date."""
+    """Write, or with ``--check`` fail if a file is out of date or of other weights."""
     wanted = {page: filled(page.read_text(encoding="utf-8")) for page in PAGES} | {ROOT / "Resources" / "Models" / "models.json": registry()}
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in arguments:
-        sys.stdout.write("".join(f"{path.relative_to(ROOT)} is out of date; run python Docs/fill_figures.py\n" for path in stale))
-        return int(bool(stale))
+        wrong = [f"{path.relative_to(ROOT)} is out of date; run python Docs/fill_figures.py" for path in stale] + of_other_weights()
+        sys.stdout.write("".join(f"{line}\n" for line in wrong))
+        return int(bool(wrong))
     for path in stale:
         path.write_text(wanted[path], encoding="utf-8")
     return 0

@@ -38,6 +38,7 @@ class RefSAM3D(ScriptedLoadableModule):
         with contextlib.suppress(Exception):  # an icon is no reason not to load
             parent.icon = qt.QIcon(str(resource_path("Icons", "RefSAM3D.png")))
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", watchEdits)
 
 
 def __getattr__(name):
@@ -59,6 +60,17 @@ def registerSampleData():
         logging.getLogger("refsam3d").warning("The sample data could not be registered: %s", error)
 
 
+def watchEdits():
+    """At start-up: a segmentation that is loaded and edited without a visit to the panel counts as edited too."""
+    try:
+        from RefSAM3DSlicer import edit_watch
+
+        edit_watch.start()
+        slicer.app.connect("aboutToQuit()", edit_watch.stop)
+    except Exception as error:
+        logging.getLogger("refsam3d").warning("Edits of segments are not watched until the panel is opened: %s", error)
+
+
 class RefSAM3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """A shell around :class:`RefSAM3DSlicer.panel.Panel`."""
 
@@ -72,6 +84,13 @@ class RefSAM3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         """Slicer calls this at the first visit."""
         ScriptedLoadableModuleWidget.setup(self)
+        from RefSAM3DSlicer.slicer_version import versionProblem
+
+        if versionProblem():
+            label = qt.QLabel(versionProblem())
+            label.setWordWrap(True)
+            self.layout.addWidget(label)
+            return
         from RefSAM3DSlicer.logic import RefSAM3DLogic
         from RefSAM3DSlicer.panel import Panel
 
@@ -83,6 +102,7 @@ class RefSAM3DWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel = Panel(self.ui, self.logic)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, lambda caller, event: self.panel.setParameterNode(None))
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, lambda caller, event: self._sceneClosed())
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, lambda caller, event: self.panel.sceneImported())
         self.panel.setParameterNode(self.logic.getParameterNode())
 
     def enter(self):

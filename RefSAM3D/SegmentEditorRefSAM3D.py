@@ -1,5 +1,6 @@
 """Hidden module: registers the Segment Editor effect when Slicer has started. No torch, no numpy."""
 
+import logging
 import os
 import sys
 
@@ -28,6 +29,11 @@ class SegmentEditorRefSAM3D(ScriptedLoadableModule):
 
     def registerEditorEffect(self):
         """Make the effect known; editors that are open pick it up."""
+        from RefSAM3DSlicer.slicer_version import versionProblem
+
+        if versionProblem():
+            logging.getLogger("refsam3d").warning("The Segment Editor has no RefSAM3D effect: %s", versionProblem())
+            return
         import qSlicerSegmentationsEditorEffectsPythonQt as effects
 
         effect = effects.qSlicerSegmentEditorScriptedEffect(None)

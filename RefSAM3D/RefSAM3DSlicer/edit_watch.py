@@ -13,27 +13,36 @@ import vtk
 
 from RefSAM3DLib.provenance import AUTOMATIC, SEMIAUTOMATIC
 
-from .labelmaps import BINARY_LABELMAP, labelExtent, voxelsOf
+from .labelmaps import BINARY_LABELMAP, segmentExtent, segmentsOf, voxelsOf
 from .pythonqt import TickTimer
-from .sequence_browser import browserOf
+from .sequence_browser import browserOf, frameOf
 
 TYPE_TAG = "DICOM.SegmentAlgorithmType"
 #: Looked at so long after a change, so that no brush stroke waits for it.
 DELAY_MS = 300
 
+#: Node, frame, segment: a node that shows the frames of a sequence shows other voxels in each.
+Key = tuple[str, int, str]
+
 
 class EditWatch:
-    """Of one scene."""
+    """Of one scene. The nodes are observed, not their ``vtkSegmentation``: a node that follows a sequence gets another one for each frame."""
 
     def __init__(self) -> None:
-        self._machine: dict[tuple[str, int, str], int] = {}  # (node, frame, segment) -> fingerprint of what the machine drew
-        self._stamps: dict[tuple[str, int, str], int] = {}  # when it was looked at last
-        self._observed: dict[str, tuple[Any, list[int]]] = {}
-        self._changed: set[str] = set()
+        self._machine: dict[Key, int] = {}  # fingerprint of what the machine drew
+        self._stamps: dict[Key, int] = {}  # when it was looked at last
+        self._observed: dict[str, list[int]] = {}  # node -> its observers
+        self._shown: dict[str, Any] = {}  # node -> the vtkSegmentation it held last
+        self._changed: dict[tuple[str, int], Any] = {}  # node and frame -> the vtkSegmentation that was changed
+        self._arrived: set[str] = set()  # nodes that got other segments while their sequence played
         self._timer = TickTimer(self.look, DELAY_MS)
         scene = slicer.mrmlScene
         self._tags = [scene.AddObserver(event, lambda *_a: self.lookAtAll()) for event in (scene.EndImportEvent, scene.StartSaveEvent)]
-        self._tags.append(scene.AddObserver(scene.EndCloseEvent, lambda *_a: self._forget()))
+        self._tags += [
+            scene.AddObserver(scene.EndCloseEvent, lambda *_a: self._forget()),
+            scene.AddObserver(scene.NodeAddedEvent, lambda *_a: self._observeAll()),
+            scene.AddObserver(scene.NodeRemovedEvent, lambda *_a: self._dropGone()),
+        ]
         self.lookAtAll()
 
     def stop(self) -> None:
@@ -41,64 +50,107 @@ class EditWatch:
         self.lookAtAll()
         for tag in self._tags:
             slicer.mrmlScene.RemoveObserver(tag)
-        for segmentation, tags in self._observed.values():
-            for tag in tags:
-                segmentation.RemoveObserver(tag)
+        for nodeID, tags in self._observed.items():
+            node = slicer.mrmlScene.GetNodeByID(nodeID)
+            for tag in tags if node is not None else ():
+                node.RemoveObserver(tag)
         self._forget()
 
     def remember(self, node: Any, segmentID: str) -> None:
         """The voxels now are the machine's."""
         self._observe(node)
         if tagOf(node, segmentID) == AUTOMATIC:
-            key = _keyOf(node, segmentID)
-            self._machine[key], self._stamps[key] = _fingerprint(node, segmentID), _stamp(node, segmentID)
+            segment, key = node.GetSegmentation().GetSegment(segmentID), (node.GetID(), _frame(node), segmentID)
+            self._machine[key], self._stamps[key] = _fingerprint(segment), _stamp(segment)
 
     def lookAtAll(self) -> None:
-        """Every segmentation of the scene: after a file was loaded, before one is saved."""
-        for nodeID in [nodeID for nodeID in self._observed if slicer.mrmlScene.GetNodeByID(nodeID) is None]:
-            del self._observed[nodeID]
+        """Every segmentation of the scene: after a scene was loaded, before one is saved."""
+        self._observeAll()
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            self._observe(node)
-            self._changed.add(node.GetID())
+            self._changed[node.GetID(), _frame(node)] = node.GetSegmentation()
         self.look()
 
     def look(self) -> None:
         """Set the tags of what has changed since the last look."""
         self._timer.stop()
-        nodes = [slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in self._changed]
-        self._changed.clear()
-        for node in nodes:
-            for number in range(node.GetSegmentation().GetNumberOfSegments() if node is not None else 0):
-                self._lookAt(node, node.GetSegmentation().GetNthSegmentID(number))
+        changed, self._changed = self._changed, {}
+        for (nodeID, frame), segmentation in changed.items():
+            node = slicer.mrmlScene.GetNodeByID(nodeID)
+            if node is None or (segmentation is node.GetSegmentation() and frame != _frame(node)):
+                continue  # the object was filled with another frame since: a browser that keeps no changes
+            for segmentID, segment in segmentsOf(segmentation):
+                self._lookAt(segment, (nodeID, frame, segmentID))
+        arrived, self._arrived = self._arrived, set()
+        for nodeID in arrived:
+            self._onArrival(slicer.mrmlScene.GetNodeByID(nodeID))
 
-    def _lookAt(self, node: Any, segmentID: str) -> None:
-        key, stamp = _keyOf(node, segmentID), _stamp(node, segmentID)
-        if self._stamps.get(key) == stamp:
-            return
-        self._stamps[key] = stamp
-        if key in self._machine:
-            kind = AUTOMATIC if _fingerprint(node, segmentID) == self._machine[key] else SEMIAUTOMATIC
-            if tagOf(node, segmentID) != kind:
-                node.GetSegmentation().GetSegment(segmentID).SetTag(TYPE_TAG, kind)
-        elif tagOf(node, segmentID) == AUTOMATIC:  # it came with a file
-            self._machine[key] = _fingerprint(node, segmentID)
+    def _lookAt(self, segment: Any, key: Key) -> None:
+        if key not in self._machine:
+            self._meet(segment, key)
+        elif self._stamps[key] != _stamp(segment):
+            self._stamps[key] = _stamp(segment)
+            kind = AUTOMATIC if _fingerprint(segment) == self._machine[key] else SEMIAUTOMATIC
+            if _typeOf(segment) != kind:
+                segment.SetTag(TYPE_TAG, kind)
+
+    def _meet(self, segment: Any, key: Key) -> None:
+        """What says that the machine drew it is taken at its word when it comes: with a file, or with its frame."""
+        if _typeOf(segment) == AUTOMATIC and segment.GetRepresentation(BINARY_LABELMAP) is not None:
+            self._machine[key], self._stamps[key] = _fingerprint(segment), _stamp(segment)
+
+    # ---- events
+
+    def _observeAll(self) -> None:
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            self._observe(node)
 
     def _observe(self, node: Any) -> None:
-        segmentation, nodeID = node.GetSegmentation(), node.GetID()
-        if self._observed.get(nodeID, (None, []))[0] is not segmentation:
-            for memory in (self._machine, self._stamps):  # IDs of nodes that are gone are given out again
-                for key in [key for key in memory if key[0] == nodeID]:
-                    del memory[key]
-            # Editors fire the first; code that exchanges the labelmap of a segment only the second.
-            events = (slicer.vtkSegmentation.SourceRepresentationModified, slicer.vtkSegmentation.SegmentModified)
-            self._observed[nodeID] = (segmentation, [segmentation.AddObserver(event, lambda *_a: self._onChange(nodeID)) for event in events])
+        nodeID, kinds = node.GetID(), slicer.vtkSegmentation
+        if nodeID in self._observed:
+            return
+        self._shown[nodeID] = node.GetSegmentation()
+        # Editors fire the first; code that exchanges the labelmap of a segment only the second.
+        handlers = (
+            (kinds.SourceRepresentationModified, self._onChange),
+            (kinds.SegmentModified, self._onChange),
+            (kinds.SegmentAdded, self._onArrival),
+            (vtk.vtkCommand.ModifiedEvent, self._onModified),
+        )
+        self._observed[nodeID] = [node.AddObserver(event, lambda caller, _event, handler=handler: handler(caller)) for event, handler in handlers]
 
-    def _onChange(self, nodeID: str) -> None:
-        self._changed.add(nodeID)
+    def _onChange(self, node: Any) -> None:
+        self._changed[node.GetID(), _frame(node)] = node.GetSegmentation()
         self._timer.start()
 
+    def _onModified(self, node: Any) -> None:
+        if node.GetSegmentation() is not self._shown.get(node.GetID()):
+            self._shown[node.GetID()] = node.GetSegmentation()
+            self._onArrival(node)
+
+    def _onArrival(self, node: Any) -> None:
+        """Other segments: at once, so that no edit comes first; but a sequence that plays is not slowed down."""
+        if node is None or slicer.mrmlScene.IsImporting():
+            return
+        browser = browserOf(node)
+        if browser is not None and browser.GetPlaybackActive():
+            self._arrived.add(node.GetID())
+            self._timer.start()
+            return
+        for segmentID, segment in segmentsOf(node.GetSegmentation()):
+            key = (node.GetID(), _frame(node), segmentID)
+            if key not in self._machine:
+                self._meet(segment, key)
+        self._onChange(node)
+
+    def _dropGone(self) -> None:
+        for nodeID in [nodeID for nodeID in self._observed if slicer.mrmlScene.GetNodeByID(nodeID) is None]:
+            del self._observed[nodeID], self._shown[nodeID]
+            for memory in (self._machine, self._stamps):
+                for key in [key for key in memory if key[0] == nodeID]:
+                    del memory[key]
+
     def _forget(self) -> None:
-        for memory in (self._machine, self._stamps, self._observed, self._changed):
+        for memory in (self._machine, self._stamps, self._observed, self._shown, self._changed, self._arrived):
             memory.clear()
 
 
@@ -120,26 +172,28 @@ def stop() -> None:
 
 def tagOf(node: Any, segmentID: str) -> str:
     """Algorithm type of a segment, "" without one."""
+    return _typeOf(node.GetSegmentation().GetSegment(segmentID))
+
+
+def _typeOf(segment: Any) -> str:
     value = vtk.reference("")
-    return str(value) if node.GetSegmentation().GetSegment(segmentID).GetTag(TYPE_TAG, value) else ""
+    return str(value) if segment.GetTag(TYPE_TAG, value) else ""
 
 
-def _keyOf(node: Any, segmentID: str) -> tuple[str, int, str]:
-    """A node that shows the frames of a sequence shows other voxels in each."""
-    browser = browserOf(node)
-    return node.GetID(), browser.GetSelectedItemNumber() if browser is not None else -1, segmentID
+def _frame(node: Any) -> int:
+    frame = frameOf(node)
+    return -1 if frame is None else frame
 
 
-def _stamp(node: Any, segmentID: str) -> int:
-    image = node.GetSegmentation().GetSegment(segmentID).GetRepresentation(BINARY_LABELMAP)
+def _stamp(segment: Any) -> int:
+    image = segment.GetRepresentation(BINARY_LABELMAP)
     return image.GetMTime() if image is not None else 0
 
 
-def _fingerprint(node: Any, segmentID: str) -> int:
+def _fingerprint(segment: Any) -> int:
     """Of place and voxels; segments may share a labelmap, so only the segment's own count."""
-    segment = node.GetSegmentation().GetSegment(segmentID)
     image = segment.GetRepresentation(BINARY_LABELMAP)
-    extent = labelExtent(node, segmentID, image) if image is not None else None
+    extent = segmentExtent(segment, image) if image is not None else None
     if extent is None:
         return 0
     start = image.GetExtent()

@@ -32,23 +32,13 @@ def nameOf(path: str) -> str:
 
 
 class EscapeFilter(qt.QObject):
-    """Lets Escape cancel a run instead of triggering the editor's shortcut, which would deactivate the effect.
-
-    Qt asks the window with ShortcutOverride before it triggers a shortcut, whichever widget has the focus.
-    """
+    """Takes the Escape that is pressed in the watched widget or in one inside it."""
 
     onEscape = None
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """True stops the event."""
-        if not self.onEscape or event.type() not in (qt.QEvent.ShortcutOverride, qt.QEvent.KeyPress):
-            return False
-        # PythonQt may hand a ShortcutOverride over as a plain QEvent without a key: then no shortcut runs, and the KeyPress follows.
-        key = event.key() if hasattr(event, "key") else None
-        if key is None:
-            event.accept()
-            return True
-        if key != qt.Qt.Key_Escape:
+        if not self.onEscape or event.type() != qt.QEvent.KeyPress or event.key() != qt.Qt.Key_Escape:
             return False
         event.accept()
         self.onEscape()
@@ -64,7 +54,9 @@ class EffectController:
         self.vocabulary = Vocabulary.default()
         self.completer: Any = None
         self._choice = EngineChoice()
-        self._filter, self._filteredWindow = EscapeFilter(), None
+        # The editor has a shortcut on Escape, which deactivates the effect. Qt asks with ShortcutOverride before it triggers one, but PythonQt
+        # hands that event over without its key. An item delegate is Qt's own filter that answers it: for Escape, and for no other key.
+        self._filter, self._override, self._watchedFrame = EscapeFilter(), qt.QStyledItemDelegate(), None
         self._buildWidgets()
         self.updateButton()
 
@@ -233,13 +225,16 @@ class EffectController:
         return bool(self.effect.confirmCurrentSegmentVisible())
 
     def _watchEscape(self, on: bool) -> None:
+        """While a run goes on, Escape in the options cancels it; anywhere else it is Slicer's, as is every other key."""
         self._filter.onEscape = self.cancel if on else None
         if on:
-            self._filteredWindow = self.effect.optionsFrame().window()
-            self._filteredWindow.installEventFilter(self._filter)
-        elif self._filteredWindow is not None:
-            self._filteredWindow.removeEventFilter(self._filter)
-            self._filteredWindow = None
+            self._watchedFrame = self.effect.optionsFrame()
+            self._watchedFrame.installEventFilter(self._override)
+            self._watchedFrame.installEventFilter(self._filter)
+        elif self._watchedFrame is not None:
+            self._watchedFrame.removeEventFilter(self._filter)
+            self._watchedFrame.removeEventFilter(self._override)
+            self._watchedFrame = None
 
     def _onProgress(self, task: SegmentTask) -> None:
         self.progressBar.setValue(int(1000 * task.fraction))

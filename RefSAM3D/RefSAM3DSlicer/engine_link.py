@@ -56,9 +56,7 @@ class EngineLink:
         Raises:
             OSError: the program or the log file cannot be used.
         """
-        if self.worker is not None and not self.worker.ended:
-            self.worker.messages()  # notice a death since the last tick
-        if self.worker is not None and self.worker.ended:
+        if self.worker is not None and self.worker.hasExited():
             self.discard()
         if self.worker is None:
             remove_orphans()
@@ -85,13 +83,17 @@ class EngineLink:
 
     # ---- questions beside the runs
 
-    def ask(self, kind: type, answer: Answer, onProgress: Callable[[float], None] | None = None, **fields: Any) -> int:
-        """Send ``Status``, ``Release``, ``Diagnose`` or ``Fetch``; only the last two start a process. Returns a number for ``cancelAsk``."""
+    def ask(self, kind: type, answer: Answer, onProgress: Callable[[float], None] | None = None, duringRun: bool = False, **fields: Any) -> int:
+        """Send ``Status``, ``Release``, ``Diagnose`` or ``Fetch``; only the last two start a process. Returns a number for ``cancelAsk``.
+
+        ``duringRun``: a process that has died meanwhile is left to the tick, which ends the run and answers this question too.
+        """
         if self.worker is None and kind not in (protocol.Diagnose, protocol.Fetch):
             answer(None)
             return 0
         try:
-            self.ensure()
+            if not duringRun:
+                self.ensure()
         except OSError as error:
             log.error("the engine could not be started: %s", error)
             answer(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .runs import Failure
 
 _ADVICE = {
-    "memory": "Close other programs, choose a smaller region of interest, or choose the CPU as device under Advanced; then try again.",
+    "memory": "Close other programs, choose a smaller region of interest or crop the volume, or choose another device under Advanced; then try again.",
     "device": "Choose another device under Advanced; the CPU always works.",
     "checkpoint": "Choose another model under Advanced, or install the model again.",
     "packages": "Open Diagnostics to see which Python package is missing or broken.",

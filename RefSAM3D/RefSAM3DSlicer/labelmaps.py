@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,11 @@ def labelExtent(segmentationNode: Any, segmentID: str, grid: Any) -> tuple[int, 
 
     Segments may share one labelmap: the label tells them apart. A labelmap that is not on ``grid`` gives the whole extent of ``grid``.
     """
-    segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
+    return segmentExtent(segmentationNode.GetSegmentation().GetSegment(segmentID), grid)
+
+
+def segmentExtent(segment: Any, grid: Any) -> tuple[int, ...] | None:
+    """:func:`labelExtent` of a ``vtkSegment``, also one that no node of the scene shows now."""
     image = segment.GetRepresentation(BINARY_LABELMAP)
     if image is None or image.IsEmpty() or image.GetPointData().GetScalars() is None:
         return None
@@ -124,6 +129,19 @@ def labelExtent(segmentationNode: Any, segmentID: str, grid: Any) -> tuple[int, 
         return None
     ends = [np.flatnonzero(line)[[0, -1]] for line in (plane.any(axis=0), plane.any(axis=1), slices)]
     return tuple(int(end) + start[2 * axis] for axis in range(3) for end in ends[axis])
+
+
+def hasVoxels(segment: Any) -> bool:
+    """False for a segment without a labelmap, or with none of its voxels in the labelmap that it shares."""
+    image = segment.GetRepresentation(BINARY_LABELMAP)
+    return image is not None and segmentExtent(segment, image) is not None
+
+
+def segmentsOf(segmentation: Any) -> Iterator[tuple[str, Any]]:
+    """ID and ``vtkSegment`` of each segment of a ``vtkSegmentation``."""
+    for number in range(segmentation.GetNumberOfSegments()):
+        segmentID = segmentation.GetNthSegmentID(number)
+        yield segmentID, segmentation.GetSegment(segmentID)
 
 
 def combine(current: Any, mask: Any, subtract: bool) -> None:

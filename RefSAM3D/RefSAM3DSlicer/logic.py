@@ -101,10 +101,6 @@ class RefSAM3DLogic(ScriptedLoadableModuleLogic):
         if session.isBusy():
             session.engineRunner().cancel()
 
-    def stopEngine(self) -> None:
-        """End the engine's process and free its memory; the next run starts it again."""
-        session.stop()
-
 
 def regionBox(volumeNode: Any, roi: Any) -> Box | None:
     """Native box for what a caller gives as region of interest.

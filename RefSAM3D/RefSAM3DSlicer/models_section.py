@@ -56,6 +56,13 @@ class ModelsSection:
         key = self._ui.modelComboBox.itemData(self._ui.modelComboBox.currentIndex) or ""
         return next((entry for entry in knownModels() if str(entry.path) == key), None)
 
+    def follow(self) -> None:
+        """The parameters may have come with a scene: show the model that is used, not the one that was chosen before."""
+        combo = self._ui.modelComboBox
+        if self._parameters is not None and (combo.itemData(combo.currentIndex) or "") != self._parameters.model:
+            self.refresh()
+            self._onChanged()
+
     def refresh(self) -> None:
         """Entries: the default, those of the registry, and the file in use if there is one."""
         combo, current = self._ui.modelComboBox, self._parameters.model if self._parameters else ""
@@ -114,7 +121,12 @@ class ModelsSection:
         entry = self.chosen
         if entry is None or not entry.url:
             return
-        session.stop()  # Windows deletes no file that a process has open
+        if self._download:
+            self._messages.show("info", _("{name} is being downloaded; stop the download, then remove it.").format(name=entry.name))
+            return
+        if not session.release():  # Windows deletes no file that a process has open
+            self._messages.show("info", _("A segmentation is running; wait for it or cancel it, then remove {name}.").format(name=entry.name))
+            return
         for path in (entry.path, entry.path.with_name(entry.path.name + ".part")):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()

@@ -26,6 +26,7 @@ from .review.review_section import ReviewSection
 from .sequence_browser import browserOf
 from .task import SegmentTask, TaskState, cancelledText
 from .volume_bridge import checkVolume
+from .volume_choices import VolumeChoices
 
 
 def remainingText(seconds: float | None) -> str:
@@ -47,6 +48,7 @@ class Panel:
         self._tag: Any = None
         self._observer: int | None = None
         self._installAsked = False
+        self.choices = VolumeChoices()
         edit_watch.start()
         self.messages = MessageStrip(ui.messageFrame, ui.messageLabel, ui.messageCloseButton)
         self._showError = lambda text: self.messages.show("error", text)
@@ -104,15 +106,23 @@ class Panel:
         self.parameters = parameters
         self.advanced.setParameterNode(parameters)
         self.models.setParameterNode(parameters)
+        self.choices.forget()
         if parameters is None:
             self.prompts.setTexts([])
             self.results.clear()
             self.updateButton()
             return
+        self.choices.takeOver(parameters)
         self._tag = parameters.connectGui(self.ui)
         self._observer = parameters.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onParameters)
         self._chooseVolume()
         self._onParameters()
+
+    def sceneImported(self) -> None:
+        """Its volume, output and model may be others than those before."""
+        if self.parameters is not None:
+            self.choices.takeOver(self.parameters)
+            self._onParameters()
 
     def _chooseVolume(self) -> None:
         if self.parameters is not None and not self.parameters.inputVolume:
@@ -122,7 +132,9 @@ class Panel:
 
     def _onParameters(self, *_arguments: Any) -> None:
         if self.parameters is not None:
+            self.choices.follow(self.parameters)
             self.prompts.setTexts(list(self.parameters.prompts))
+            self.models.follow()
             self.advanced.update()
             self.updateButton()
 
@@ -247,10 +259,10 @@ class Panel:
     def _showResults(self, task: Any) -> None:
         node = task.sink.segmentationNode
         if self.parameters is not None and node is not None:
-            self.parameters.segmentation = node
+            self.choices.made(self.parameters, task.volumeID, node)
         self.results.fill(task.outcomes, node)
         drawn = sum(1 for outcome in task.outcomes if outcome.segmentID)
-        self.setStatus(_("{drawn} of {all} structures drawn in {s:.1f} s.").format(drawn=drawn, all=len(task.outcomes), s=task.run.elapsedS))
+        self.setStatus(_("{drawn} of {all} structures drawn in {s:.1f} s.").format(drawn=drawn, all=len(task.outcomes), s=task.elapsedS))
         self.advanced.showCard(task.engine)
         if task.engine.vocabulary:
             self.prompts.setVocabulary(Vocabulary.from_json(task.engine.vocabulary))
@@ -267,10 +279,11 @@ class Panel:
         diagnostics.makeReport(self.ui.diagnosticsTextEdit.setPlainText)
 
     def onRelease(self) -> None:
-        """End the engine; its memory goes with it."""
-        if not self.isRunning:
-            session.stop()
-            self.refreshMemory()
+        """End the engine; its memory goes with it. One that works for the effect or a review is left alone."""
+        if self.isRunning or not session.release():
+            self.messages.show("info", _("A segmentation is running; wait for it or cancel it, then release the memory."))
+            return
+        self.refreshMemory()
 
     def refreshMemory(self) -> None:
         """Ask the engine, if there is one."""

@@ -6,10 +6,13 @@ from RefSAM3DLib.provenance import answering, provenance_tags
 
 from .runs import EngineInfo, RunResult
 
+#: Longest text of a tag.
+LIMIT = 500
 
-def clean(text: object, limit: int = 500) -> str:
+
+def clean(text: object) -> str:
     """Without what separates tags in a .seg.nrrd header: Slicer writes tags as they are."""
-    return " ".join(str(text).replace("|", "/").split())[:limit]
+    return " ".join(str(text).replace("|", "/").split())[:LIMIT]
 
 
 def engineValues(engine: EngineInfo, adapter: str = "") -> dict[str, str]:

@@ -52,7 +52,3 @@ class TickTimer:
 
     def stop(self) -> None:
         self._timer.stop()
-
-    @property
-    def isActive(self) -> bool:
-        return bool(self._timer.active)

@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ class EngineRunner:
         """
         if self._run is not None:
             raise RefSAM3DError("A segmentation is running already; wait for it or cancel it first.")
+        choice = choice.stamped()
         self._run, self._transfer, self._choice, self._options = run, VolumeTransfer(source), choice, options
         self._sent, self._deadline = False, 0.0
         try:
@@ -126,7 +128,7 @@ class EngineRunner:
 
     def ask(self, kind: type, answer: Answer, onProgress: Callable[[float], None] | None = None, **fields: Any) -> int:
         """Send ``Status``, ``Release``, ``Diagnose`` or ``Fetch``; see :meth:`EngineLink.ask`. Returns a number for ``cancelAsk``."""
-        number = self._link.ask(kind, answer, onProgress, **fields)
+        number = self._link.ask(kind, answer, onProgress, self._run is not None, **fields)
         if number:
             self._resume()
         return number
@@ -220,6 +222,10 @@ class EngineRunner:
         except RefSAM3DError as error:
             self._endRun(RunState.FAILED, Failure("input", str(error)))
             return
+        except (OSError, MemoryError) as error:
+            text = f"The volume could not be handed to the engine: {error or 'no memory is left'}."
+            self._endRun(RunState.FAILED, Failure("memory", text, adviceFor("memory")))
+            return
         if transfer.isDone and self._link.loaded is not None:
             self._sendRequest(transfer, run)
         elif transfer.isDone and run.stage != self._startingStage():
@@ -292,7 +298,7 @@ class EngineRunner:
 
     def _onDone(self, run: Run, message: protocol.Done) -> None:
         self._link.heldKeys = [str(key) for key in message.keys]
-        run.engine = self.info
+        run.engine = replace(self.info, device=message.device)  # it may have had to change to the CPU
         run.warnings = tuple(dict.fromkeys([*self.info.warnings, *message.warnings]))
         self._endRun(RunState.CANCELLED if run.state is RunState.CANCELLING else RunState.DONE)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from RefSAM3DLib.shared_buffer import SharedBuffer
+from RefSAM3DLib.worker_protocol import file_stamp
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,12 @@ class EngineChoice:
     model: str = ""
     adapter: str = ""
     device: str = "auto"
+    #: of the files as they are now, see :meth:`stamped`
+    stamps: tuple[str, str] = ("", "")
+
+    def stamped(self) -> EngineChoice:
+        """The same choice with the state of its files: one that was trained anew under the same name is another choice."""
+        return replace(self, stamps=(file_stamp(self.model), file_stamp(self.adapter)))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,18 +70,21 @@ def checkTarget(segmentationNode: Any) -> None:
 
 
 def findSegment(segmentationNode: Any, name: str) -> str:
-    """ID of the segment of a structure: by our own tag first, by its name else; "" if there is none."""
-    segmentation = segmentationNode.GetSegmentation()
-    byName = ""
+    """ID of the segment of a structure: by its name, else by our own tag; "" if there is none.
+
+    A segment that was renamed is its owner's: the tag counts only where the name is still one that the writer gave.
+    """
+    segmentation, wanted = segmentationNode.GetSegmentation(), name.casefold()
+    byTag = ""
     for index in range(segmentation.GetNumberOfSegments()):
-        segmentID = segmentation.GetNthSegmentID(index)
-        segment = segmentation.GetSegment(segmentID)
-        value = vtk.reference("")
-        if segment.GetTag(PREFIX + "Resolved", value) and str(value).casefold() == name.casefold():
+        segmentID, segment = segmentation.GetNthSegmentID(index), segmentation.GetNthSegment(index)
+        present, value = segment.GetName().strip().casefold(), vtk.reference("")
+        if present == wanted:
             return segmentID
-        if segment.GetName().strip().casefold() == name.casefold():
-            byName = byName or segmentID
-    return byName
+        isTagged = segment.GetTag(PREFIX + "Resolved", value) and str(value).casefold() == wanted
+        if isTagged and re.fullmatch(re.escape(wanted) + r" \(\d+\)", present):
+            byTag = byTag or segmentID
+    return byTag
 
 
 def isHidden(segmentationNode: Any, segmentID: str) -> bool:
@@ -123,6 +127,7 @@ class SegmentationWriter:
 
     def __init__(self, volumeNode: Any, segmentationNode: Any, mode: Existing = Existing.NEW) -> None:
         checkTarget(segmentationNode)
+        segmentationNode.CreateDefaultDisplayNodes()  # one that was made with a node selector has none: nothing would be seen
         self.node, self.mode = segmentationNode, mode
         self._matrix = ijkToLocal(volumeNode, segmentationNode)
         if not segmentationNode.GetSegmentation().GetConversionParameter(REFERENCE_GEOMETRY):

@@ -15,6 +15,12 @@ def browserOf(node: Any) -> Any:
     return None
 
 
+def frameOf(node: Any) -> int | None:
+    """Number of the frame that the node shows, counted from 0; None for a node that follows no sequence."""
+    browser = browserOf(node)
+    return browser.GetSelectedItemNumber() if browser is not None else None
+
+
 def showFrame(node: Any, frame: int) -> None:
     """Turn the sequence that shows ``node`` to a frame, counted from 0."""
     browser = browserOf(node)

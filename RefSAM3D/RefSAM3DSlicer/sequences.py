@@ -27,8 +27,17 @@ class AllFrames:
         self._before = self._browser.GetSelectedItemNumber()
         self.outcomes: list[Outcome] = []
         self.state, self.failure = TaskState.RUNNING, None
-        self._sequenceID = ""
-        self._next()
+        self._sequenceID, self._elapsedS = "", 0.0
+        try:
+            self._next()
+        except Exception:  # a region or a segmentation that cannot be used: nothing has begun
+            self._browser.SetSelectedItemNumber(self._before)
+            raise
+
+    @property
+    def volumeID(self) -> str:
+        """The node that shows the frames."""
+        return self._volumeID
 
     @property
     def isOver(self) -> bool:
@@ -53,7 +62,12 @@ class AllFrames:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return self._task.warnings
+        return self._task.run.warnings
+
+    @property
+    def elapsedS(self) -> float:
+        """Seconds of all frames."""
+        return self._elapsedS
 
     @property
     def sink(self) -> Any:
@@ -90,6 +104,7 @@ class AllFrames:
 
     def _frameEnded(self, task: SegmentTask) -> None:
         self._task = task
+        self._elapsedS += task.elapsedS
         for outcome in task.outcomes:
             outcome.frame = self.frame
         self.outcomes += task.outcomes

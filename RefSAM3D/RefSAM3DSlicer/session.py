@@ -85,8 +85,17 @@ def isBusy() -> bool:
     return _runner is not None and _runner.isBusy
 
 
+def release() -> bool:
+    """End the engine unless somebody's run needs it (the effect's, a review's); False if so. A download goes on."""
+    if isBusy():
+        return False
+    if _runner is not None:
+        _runner.stop()
+    return True
+
+
 def stop() -> None:
-    """End the engine's process; idempotent. Called at quit, at reload and by the release button."""
+    """End every process of ours, whatever it does; idempotent. Called at quit and at reload."""
     for runner in (_runner, _downloads):
         if runner is not None:
             runner.stop()

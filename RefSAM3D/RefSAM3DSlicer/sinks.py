@@ -38,6 +38,14 @@ def vocabularyOf(run: Run) -> Vocabulary:
     return Vocabulary.from_json(run.engine.vocabulary) if run.engine.vocabulary else Vocabulary.default()
 
 
+def saveForUndo(segmentationNode: Any) -> None:
+    """The Segment Editor's undo goes back to the last state that was saved: without one, it would take our result away with the user's edit."""
+    widget = getattr(slicer.modules, "SegmentEditorWidget", None)  # absent until the user's first visit
+    editor = getattr(widget, "editor", None)
+    if editor is not None and editor.segmentationNode() is segmentationNode:
+        editor.saveStateForUndo()
+
+
 class SegmentationSink:
     """Into one segmentation; a new one is only made when there is something to draw."""
 
@@ -68,6 +76,7 @@ class SegmentationSink:
         if drawn:
             node = self.segmentationNode or createSegmentation(volumeNode)
             self.segmentationID = node.GetID()
+            saveForUndo(node)
             writer = SegmentationWriter(volumeNode, node, self._existing)
         for index, result in enumerate(run.results):
             outcome = Outcome(result)

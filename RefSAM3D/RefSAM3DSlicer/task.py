@@ -17,6 +17,7 @@ from .failures import adviceFor
 from .pythonqt import TickTimer
 from .runner import COMPUTED, EngineRunner
 from .runs import EngineChoice, EngineInfo, Failure, Run, RunOptions, RunResult, RunState
+from .sequence_browser import frameOf
 from .volume_bridge import VolumeSource
 
 log = logging.getLogger("refsam3d.task")
@@ -83,9 +84,10 @@ class SegmentTask:
         self.failure: Failure | None = None
         self.choice, self.options, self.sink = choice, options, sink
         self.volumeID = volumeNode.GetID()
+        self._frame = frameOf(volumeNode)
         self._runner, self._onProgress, self._onEnd = runner, onProgress, onEnd
         self._writing: Iterator[float] | None = None
-        self._stepping = False
+        self._stepping, self._turned = False, ()
         self._timer = TickTimer(self.tick)
         source = VolumeSource(volumeNode, modality)
         nodes = [slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in (self.volumeID, *sink.watchedNodeIDs()) if nodeID]
@@ -113,7 +115,12 @@ class SegmentTask:
     @property
     def warnings(self) -> tuple[str, ...]:
         """About the whole run."""
-        return self.run.warnings
+        return (*self.run.warnings, *self._turned)
+
+    @property
+    def elapsedS(self) -> float:
+        """Seconds that the engine took."""
+        return self.run.elapsedS
 
     @property
     def fraction(self) -> float:
@@ -211,7 +218,17 @@ class SegmentTask:
         for tag in self._tags:
             slicer.mrmlScene.RemoveObserver(tag)
         self._tags = []
+        self._turned = self._otherFrame()
         self.state = state
         self.run.release()
         if self._onEnd:
             self._onEnd(self)
+
+    def _otherFrame(self) -> tuple[str, ...]:
+        """The result is of the frame that was shown at the start, and stays where it is when the sequence is turned."""
+        volumeNode = slicer.mrmlScene.GetNodeByID(self.volumeID)
+        shown = frameOf(volumeNode) if volumeNode is not None else None
+        if self._frame is None or shown is None or shown == self._frame or not any(outcome.segmentID for outcome in self.outcomes):
+            return ()
+        text = _("The result is that of frame {number}, but frame {shown} is shown now; turn back to compare, or choose all frames.")
+        return (text.format(number=self._frame + 1, shown=shown + 1),)

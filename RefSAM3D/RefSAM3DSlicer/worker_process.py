@@ -137,6 +137,10 @@ class WorkerProcess:
                 self.pid = message.pid
         return messages
 
+    def hasExited(self) -> bool:
+        """True once the process is over, or killed; what it sent before may still be unread."""
+        return self.ended or self._process.poll() is not None
+
     def send(self, message: Message) -> bool:
         """False if the worker is gone. Requests are a few kB and the worker reads them in a thread of its own: this never waits."""
         try:
@@ -190,6 +194,9 @@ class WorkerProcess:
             return f"It crashed inside a native library (code {code})."
         if code == 0:
             return "It ended by itself."
+        if code == 1 and self.pid not in (0, self._process.pid) and "Traceback" not in self.logTail(2000):
+            # Slicer's launcher turns every crash of its child into this code, and Python itself would have written why.
+            return "It was killed or crashed, most likely because the computer ran out of memory."
         return f"It ended with code {code}."
 
     def logTail(self, characters: int = 4000) -> str:

@@ -40,7 +40,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         return "<html>" + _(
             "Type what to segment, for example <b>left parotid gland</b>, and press Enter. The result goes into the selected segment, "
             "or into a new one if none is selected; masking, editable intensity range and undo work as for every effect. "
-            "Escape cancels a run. Not for diagnosis."
+            "Escape, pressed here, cancels a run. Not for diagnosis."
         )
 
     def setupOptionsFrame(self):

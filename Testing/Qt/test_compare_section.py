@@ -7,15 +7,15 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install -r Testing/requirements-slicer.txt")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
-gui = pytest.importorskip("gui_cases")
 
-import slicer  # noqa: E402
-import vtk  # noqa: E402
-from gui_cases import click, press, settle, spin  # noqa: E402
-from mrml_cases import addTransform, addVolume, bright  # noqa: E402
-from PySide6.QtCore import Qt  # noqa: E402
-from RefSAM3DLib.places import box_of  # noqa: E402
-from RefSAM3DSlicer.segmentation_writer import SegmentationWriter, createSegmentation  # noqa: E402
+import gui_cases as gui
+import slicer
+import vtk
+from gui_cases import click, press, settle, spin
+from mrml_cases import addTransform, addVolume, bright
+from PySide6.QtCore import Qt
+from RefSAM3DLib.places import box_of
+from RefSAM3DSlicer.segmentation_writer import SegmentationWriter, createSegmentation
 
 
 @pytest.fixture

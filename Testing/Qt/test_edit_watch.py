@@ -7,15 +7,15 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install -r Testing/requirements-slicer.txt")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
-gui = pytest.importorskip("gui_cases")
 
-import slicer  # noqa: E402
-from effect_host import SegmentEditorHost  # noqa: E402
-from gui_cases import settle, spin  # noqa: E402
-from mrml_cases import addVolume, bright  # noqa: E402
-from RefSAM3DSlicer import edit_watch, session  # noqa: E402
-from RefSAM3DSlicer.labelmaps import voxelsOf  # noqa: E402
-from RefSAM3DSlicer.logic import RefSAM3DLogic  # noqa: E402
+import gui_cases as gui
+import slicer
+from effect_host import SegmentEditorHost
+from gui_cases import settle, spin
+from mrml_cases import addVolume, bright
+from RefSAM3DSlicer import edit_watch, session
+from RefSAM3DSlicer.labelmaps import voxelsOf
+from RefSAM3DSlicer.logic import RefSAM3DLogic
 
 
 @pytest.fixture

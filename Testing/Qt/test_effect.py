@@ -9,14 +9,14 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install slicer-core==5.13.31053.0")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
-gui = pytest.importorskip("gui_cases")
 
-import slicer  # noqa: E402
-import vtk  # noqa: E402
-from effect_cases import BOX, MASK, PAROTID  # noqa: E402
-from effect_host import EffectFactory  # noqa: E402
-from gui_cases import click, press, settle, spin  # noqa: E402
-from PySide6.QtCore import Qt  # noqa: E402
+import gui_cases as gui
+import slicer
+import vtk
+from effect_cases import BOX, MASK, PAROTID
+from effect_host import EffectFactory
+from gui_cases import click, press, settle, spin
+from PySide6.QtCore import Qt
 
 
 def test_registered_at_startup_without_torch_and_cloned_for_each_editor(bench):
@@ -213,23 +213,3 @@ def test_editor_destroyed_during_a_run(bench):
     b.editor.close()
     spin(lambda: task.isOver, timeout=1.0)
     assert b.count(b.A) == 0
-
-
-def test_shortcut_override_that_arrives_without_a_key_is_swallowed_while_running_only():
-    """PythonQt knows the key of KeyPress events for certain; of other event types perhaps not."""
-    from RefSAM3DSlicer.effect import EscapeFilter
-
-    class Event:
-        accepted = False
-
-        def type(self):
-            return gui.qt.QEvent.ShortcutOverride
-
-        def accept(self):
-            self.accepted = True
-
-    one, event, hits = EscapeFilter(), Event(), []
-    assert not one.eventFilter(None, event)
-    one.onEscape = lambda: hits.append(1)
-    assert one.eventFilter(None, event)
-    assert (event.accepted, hits) == (True, [])

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install slicer-core==5.13.31053.0")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
-gui = pytest.importorskip("gui_cases")
 
-import slicer  # noqa: E402
-from effect_cases import BOX, MASK  # noqa: E402
-from effect_host import SegmentEditorHost  # noqa: E402
-from mrml_cases import addVolume  # noqa: E402
+import gui_cases  # noqa: F401 - starts the application
+import slicer
+from effect_cases import BOX, MASK
+from effect_host import SegmentEditorHost
+from mrml_cases import addVolume
 
 
 def test_overwrite_mode_and_masks_hold(bench):

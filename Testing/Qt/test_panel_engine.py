@@ -7,14 +7,14 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install slicer-core==5.13.31053.0")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
-gui = pytest.importorskip("gui_cases")
 
-import slicer  # noqa: E402
-from gui_cases import click, settle, spin  # noqa: E402
-from mrml_cases import addVolume, bright  # noqa: E402
-from panel_cases import run, table  # noqa: E402
-from RefSAM3DSlicer import installer, session  # noqa: E402
-from RefSAM3DSlicer.segmentation_writer import Existing  # noqa: E402
+import gui_cases as gui
+import slicer
+from gui_cases import click, settle, spin
+from mrml_cases import addVolume, bright
+from panel_cases import run, table
+from RefSAM3DSlicer import installer, session
+from RefSAM3DSlicer.segmentation_writer import Existing
 
 
 def test_advanced_choices_reach_the_run(panel):

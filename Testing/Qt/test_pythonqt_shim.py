@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install slicer-core==5.13.31053.0")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
-gui = pytest.importorskip("gui_cases")
+
+import gui_cases as gui
 
 qt = gui.qt
 _LINES = (gui.slicer_app.HERE / "pythonqt_answers.tsv").read_text(encoding="utf-8").splitlines()

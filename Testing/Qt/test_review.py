@@ -7,13 +7,13 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install -r Testing/requirements-slicer.txt")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
-gui = pytest.importorskip("gui_cases")
 
-import slicer  # noqa: E402
-from gui_cases import click, enter, press, settle, spin  # noqa: E402
-from PySide6.QtCore import Qt  # noqa: E402
-from review_cases import entries  # noqa: E402
-from review_panel import editSegment, goTo, table  # noqa: E402
+import gui_cases as gui
+import slicer
+from gui_cases import click, enter, press, settle, spin
+from PySide6.QtCore import Qt
+from review_cases import entries
+from review_panel import editSegment, goTo, table
 
 
 def test_opening_sorts_by_need_and_shows_the_first_item(review, folder):
@@ -126,7 +126,9 @@ def test_edits_are_read_back_and_measured(review, folder):
     gone = int((machine & ~edited).sum())
     assert entry["metrics"]["dice"] == pytest.approx(1 - gone / machine.sum(), abs=1e-4)
     np.testing.assert_array_equal(review.session.masks.read(folder / entry["mask_file"], "brainstem", entry["mask"])[0], edited)
-    assert editor.GetSegmentationNode() is review.scene.segmentationNode or review.scene.segmentationNode is None
+    assert review.view.item is not item
+    assert review.scene.segmentationNode is not None
+    assert editor.GetSegmentationNode() is review.scene.segmentationNode, "the editor goes on with the next item"
     goTo(review, "case_1/1")
     np.testing.assert_array_equal(review.scene.mask(), edited)
     assert review.session.drafts() == []

@@ -7,13 +7,13 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install -r Testing/requirements-slicer.txt")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
-gui = pytest.importorskip("gui_cases")
 
-import slicer  # noqa: E402
-from gui_cases import click, enter, press, settle, spin  # noqa: E402
-from PySide6.QtCore import Qt  # noqa: E402
-from review_cases import entries  # noqa: E402
-from review_panel import editSegment, goTo  # noqa: E402
+import gui_cases as gui
+import slicer
+from gui_cases import click, enter, press, settle, spin
+from PySide6.QtCore import Qt
+from review_cases import entries
+from review_panel import editSegment, goTo
 
 
 def reviewNodes():

@@ -11,13 +11,13 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install -r Testing/requirements-slicer.txt")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
-gui = pytest.importorskip("gui_cases")
 
-import slicer  # noqa: E402
-from effect_host import SegmentEditorHost  # noqa: E402
-from gui_cases import click, enter, grab, settle, spin  # noqa: E402
-from RefSAM3DLib.models_registry import DEFAULT_NAME, models_folder  # noqa: E402
-from RefSAM3DSlicer import sample_data, session  # noqa: E402
+import gui_cases as gui
+import slicer
+from effect_host import SegmentEditorHost
+from gui_cases import click, enter, grab, settle, spin
+from RefSAM3DLib.models_registry import DEFAULT_NAME, models_folder
+from RefSAM3DSlicer import sample_data, session
 
 REAL = (models_folder() / f"{DEFAULT_NAME}.safetensors").is_file()
 PROMPTS = ("left parotid gland", "Mandible", "spinal cord", "left parotd", "gall bladder")

@@ -11,7 +11,9 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install -r Testing/requirements-slicer.txt")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed (the timers)")
-slicer_app = pytest.importorskip("slicer_app")
+
+import slicer_app
+
 application, qt, ctk = slicer_app.start_gui()
 
 import slicer  # noqa: E402

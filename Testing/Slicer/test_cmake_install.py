@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed (apt-get install cmake)")
 FLAT = "lib/Slicer-5.13/qt-scripted-modules"
 
 
@@ -32,6 +30,7 @@ def installed(tmp_path_factory):
     return build / FLAT, prefix / FLAT
 
 
+@pytest.mark.apt
 def test_the_installed_tree_holds_the_same_as_the_source_tree(installed):
     for tree in installed:
         for folder in ("RefSAM3DLib", "Resources"):
@@ -42,6 +41,7 @@ def test_the_installed_tree_holds_the_same_as_the_source_tree(installed):
             assert (tree / path.relative_to(ROOT / "RefSAM3D")).is_file(), path
 
 
+@pytest.mark.apt
 def test_nothing_with_a_generic_name_is_put_into_the_shared_folder(installed):
     names = {p.name for p in installed[1].iterdir()}
     assert names == {
@@ -54,6 +54,7 @@ def test_nothing_with_a_generic_name_is_put_into_the_shared_folder(installed):
     }
 
 
+@pytest.mark.apt
 def test_the_engine_and_its_worker_run_from_the_installed_tree(installed):
     code = (
         "import RefSAM3DLib, RefSAM3DLib.worker, RefSAM3DLib.text.prompts as p; from RefSAM3DLib.text.vocabulary import Vocabulary;"
@@ -70,6 +71,7 @@ def test_the_engine_and_its_worker_run_from_the_installed_tree(installed):
         assert worker.wait(10) == 0, "it ends when nobody listens any more"
 
 
+@pytest.mark.apt
 def test_both_modules_load_from_the_installed_tree(installed):
     pytest.importorskip("slicer", reason="slicer-core is not installed")
     pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")

@@ -9,15 +9,15 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install -r Testing/requirements-slicer.txt")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed (the timers of the runner)")
-gui = pytest.importorskip("gui_cases")
 
-import slicer  # noqa: E402
-from mrml_cases import addVolume  # noqa: E402
-from RefSAM3DSlicer import session  # noqa: E402
-from RefSAM3DSlicer.logic import RefSAM3DLogic  # noqa: E402
-from RefSAM3DSlicer.runner import EngineRunner  # noqa: E402
-from RefSAM3DSlicer.task import SegmentTask, TaskState  # noqa: E402
-from tick_clock import CAN_TELL, TickClock  # noqa: E402
+import gui_cases as gui
+import slicer
+from mrml_cases import addVolume
+from RefSAM3DSlicer import session
+from RefSAM3DSlicer.logic import RefSAM3DLogic
+from RefSAM3DSlicer.runner import EngineRunner
+from RefSAM3DSlicer.task import SegmentTask, TaskState
+from tick_clock import CAN_TELL, TickClock
 
 #: Seconds that a tick may hold the event loop, and seconds for the step that writes a segment.
 TICK_S, SEGMENT_S = 0.05, 0.25

@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install -r Testing/requirements-slicer.txt")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
-gui = pytest.importorskip("gui_cases")
 
-import slicer  # noqa: E402
-from RefSAM3DLib.errors import RefSAM3DError  # noqa: E402
-from RefSAM3DSlicer import installer  # noqa: E402
+import gui_cases as gui
+import slicer
+from RefSAM3DLib.errors import RefSAM3DError
+from RefSAM3DSlicer import installer
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install slicer-core==5.13.31053.0")
-slicer_app = pytest.importorskip("slicer_app")
+
+import slicer_app
+
 slicer_app.start()
 
 import slicer  # noqa: E402
@@ -17,11 +19,12 @@ import vtk  # noqa: E402
 from mrml_cases import addTransform, addVolume, bright  # noqa: E402
 from RefSAM3DLib.errors import InputError  # noqa: E402
 from RefSAM3DLib.text.vocabulary import Vocabulary  # noqa: E402
-from RefSAM3DSlicer.labelmaps import isSameGrid  # noqa: E402
+from RefSAM3DSlicer.labelmaps import isSameGrid, voxelsOf  # noqa: E402
 from RefSAM3DSlicer.provenance import provenanceTags  # noqa: E402
 from RefSAM3DSlicer.runs import EngineInfo, RunResult  # noqa: E402
 from RefSAM3DSlicer.segmentation_writer import Existing, SegmentationWriter, createSegmentation, writeProbability  # noqa: E402
 from RefSAM3DSlicer.terminology import terminologyTag  # noqa: E402
+from RefSAM3DSlicer.volume_bridge import ijkToWorld  # noqa: E402
 
 PAROTID = Vocabulary.default().structure("left parotid gland")
 ENGINE = EngineInfo("refsam3d-tiny", "ab" * 32, "cpu")
@@ -79,18 +82,16 @@ def test_voxels_land_where_they_belong_whatever_the_transforms_are(underTransfor
         if existing == "own transform":
             node.SetAndObserveTransformNodeID(addTransform(-70, (40, 3, 1)).GetID())
     segmentID = write(SegmentationWriter(volume, node), mask)
-    bounds = [0.0] * 6
-    node.GetRASBounds(bounds)
-    centre = np.array([sum(bounds[0:2]), sum(bounds[2:4]), sum(bounds[4:6])]) / 2
-    from RefSAM3DSlicer.volume_bridge import ijkToWorld
-
-    ijk = np.argwhere(mask)[:, ::-1]
-    world = (np.column_stack([ijk, np.ones(len(ijk))]) @ ijkToWorld(volume).T)[:, :3]
-    np.testing.assert_allclose(centre, (world.min(axis=0) + world.max(axis=0)) / 2, atol=2.0)
-    image = slicer.vtkOrientedImageData()
+    image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
     node.GetBinaryLabelmapRepresentation(segmentID, image)
-    if existing == "new":
-        np.testing.assert_array_equal(voxels(node, segmentID, volume), mask)
+    image.GetImageToWorldMatrix(matrix)  # that "world" is the segmentation's own frame
+    transform = node.GetParentTransformNode()
+    toWorld = np.eye(4) if transform is None else slicer.util.arrayFromTransformMatrix(transform, toWorld=True)
+    np.testing.assert_allclose(toWorld @ slicer.util.arrayFromVTKMatrix(matrix), ijkToWorld(volume), atol=1e-4)
+    i0, i1, j0, j1, k0, k1 = image.GetExtent()
+    found = np.zeros_like(mask)
+    found[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1] = voxelsOf(image)
+    np.testing.assert_array_equal(found, mask)
 
 
 @pytest.mark.parametrize("underTransform", [False, True])

@@ -10,15 +10,15 @@ import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install -r Testing/requirements-slicer.txt")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
-gui = pytest.importorskip("gui_cases")
 
-import slicer  # noqa: E402
-import vtk  # noqa: E402
-from mrml_cases import addTransform, addVolume, bright  # noqa: E402
-from RefSAM3DSlicer import edit_watch, sample_data, sequence_browser, sequences, session  # noqa: E402
-from RefSAM3DSlicer.hidden_segments import hiddenMessage  # noqa: E402
-from RefSAM3DSlicer.logic import RefSAM3DLogic  # noqa: E402
-from RefSAM3DSlicer.task import TaskState, cancelledText  # noqa: E402
+import gui_cases as gui
+import slicer
+import vtk
+from mrml_cases import addTransform, addVolume, bright
+from RefSAM3DSlicer import edit_watch, sample_data, sequence_browser, sequences, session
+from RefSAM3DSlicer.hidden_segments import hiddenMessage
+from RefSAM3DSlicer.logic import RefSAM3DLogic
+from RefSAM3DSlicer.task import TaskState, cancelledText
 
 
 @pytest.fixture(autouse=True)

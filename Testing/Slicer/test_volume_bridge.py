@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install slicer-core==5.13.31053.0")
-slicer_app = pytest.importorskip("slicer_app")
+
+import slicer_app
+
 slicer_app.start()
 
 import slicer  # noqa: E402

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from RefSAM3DLib.phantoms.simple import asymmetric_blocks
 from RefSAM3DLib.places import box_of
 from RefSAM3DLib.text.prompts import resolve_all
 from RefSAM3DLib.text.vocabulary import Vocabulary
 from RefSAM3DLib.types import PromptResult, PromptStatus, Verdict
+
+from asymmetric_blocks import asymmetric_blocks
 
 PHANTOM, MASKS = asymmetric_blocks((10, 12, 14))
 BRIGHT = {"mandible": 1100, "left parotid gland": 300, "right parotid gland": 700}

@@ -68,7 +68,7 @@ class FakeEngine:
         key = hashlib.blake2b(np.ascontiguousarray(volume.array)).hexdigest() + str(volume.geometry.ijk_to_ras.tolist())
         known = key in self._encoded
         step = 0.0 if known else float(os.environ.get("FAKE_STEP_S", "0.005"))
-        self.warnings = ["This model was not trained for MR images."] if volume.modality and volume.modality.value == "mr" else []
+        self.warnings += ["This model was not trained for MR images."] if volume.modality and volume.modality.value == "mr" else []
         for index in range(STEPS):
             if progress:
                 progress(index / STEPS, "encoding" if index < STEPS - 4 else "decoding")
@@ -97,6 +97,12 @@ class FakeEngine:
         if index == 5 and prompt == "deaf":
             while True:
                 time.sleep(0.01)
+
+    def _special(self, prompt: str) -> dict[str, str]:
+        """What some prompts do without harm, for the details of their result."""
+        if prompt == "moves to the CPU":
+            self.device_name = "cpu after a shortage"
+        return {"read": os.read(0, 1).decode()} if prompt == "reads standard input" else {}
 
     def _result(self, volume, prompt, known, roi, probability):
         from RefSAM3DLib.text.wording import normalise
@@ -135,7 +141,7 @@ class FakeEngine:
             warnings=("Left and right could not be told apart.",) if prompt == "side" else (),
             suggestions=(),
             colour=structure.colour if structure else (127, 127, 127),
-            details={"cached": known},
+            details={"cached": known, **self._special(prompt)},
         )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from RefSAM3DLib.geometry import Geometry
-from RefSAM3DLib.phantoms.simple import asymmetric_blocks
 from RefSAM3DLib.places import box_of
 from RefSAM3DLib.types import PromptResult, Verdict, Volume
+
+from asymmetric_blocks import asymmetric_blocks
 
 INFO = {"name": "refsam3d-test", "sha256": "ab" * 32, "device": "cpu", "version": "1.2.3", "adapter": "/home/somebody/mine.safetensors"}
 PHANTOM, MASKS = asymmetric_blocks((10, 12, 14))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from RefSAM3DLib.engine import RefSAM3DEngine, VolumeEmbedding
-from RefSAM3DLib.phantoms import asymmetric_blocks
 from RefSAM3DLib.types import Volume
 
+from asymmetric_blocks import asymmetric_blocks
 from tiny_checkpoint import tiny_checkpoint
 
 BOTH = "left and right parotid glands"

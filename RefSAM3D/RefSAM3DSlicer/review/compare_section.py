@@ -19,11 +19,11 @@ from ..volume_bridge import checkVolume, shapeOf
 from .review_scene import jumpTo
 from .review_widgets import button, row
 from .scene_arrays import checkVoxels, geometryOf, segmentArray
+from .side_by_side import SideBySide, linkViews
 
 HEADERS = (_("Structure"), _("Dice"), _("NSD 2 mm"), _("Mean mm"), _("First mL"), _("Second mL"))
 #: Columns of ``compare_masks`` and their decimals.
 NUMBERS = (("dice", 3), ("nsd_2mm", 3), ("mean_surface_mm", 2), ("first_ml", 1), ("second_ml", 1))
-SIDE_BY_SIDE = ("Red", "Yellow")
 
 
 def pairsByName(first: Any, second: Any) -> list[tuple[str, str, str]]:
@@ -63,13 +63,6 @@ def compareNodes(first: Any, second: Any, volumeNode: Any) -> Iterator[Any]:
         yield Comparison(name, a, b, {"structure": name, "in_first": bool(idA), "in_second": bool(idB), **compare_masks(a, b, geometry)})
 
 
-def linkViews(linked: bool) -> None:
-    """Moving one slice view moves those of the same orientation."""
-    for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-        node.SetLinkedControl(linked)
-        node.SetHotLinkedControl(linked)
-
-
 class CompareSection:
     """One structure a tick, so that the application stays alive."""
 
@@ -80,6 +73,7 @@ class CompareSection:
         self._ids = ("", "", "")
         self._differencesID = ""
         self.comparisons: list[Any] = []
+        self._sideBySide = SideBySide()
         self.firstSelector, self.secondSelector = self._selector(), self._selector()
         self.compareButton = button(_("Compare"), _("On the voxels of the volume chosen above"))
         self.differencesBox = qt.QCheckBox(_("Difference segments"))
@@ -106,6 +100,8 @@ class CompareSection:
         layout.addWidget(self.table)
         connect(self.compareButton, "clicked()", self.compareOrStop)
         connect(self.sideBySideBox, "toggled(bool)", lambda on: self.showSideBySide(on))
+        for selector in (self.firstSelector, self.secondSelector):
+            connect(selector, "currentNodeChanged(vtkMRMLNode*)", lambda node: self.showSideBySide(True) if self.sideBySideBox.checked else None)
         connect(self.table, "itemSelectionChanged()", self._jump)
         self._observer = slicer.mrmlScene.AddObserver(slicer.mrmlScene.StartCloseEvent, lambda *_a: self._sceneCloses())
 
@@ -131,10 +127,12 @@ class CompareSection:
     def cleanup(self) -> None:
         """The panel goes away."""
         self._end()
+        self._sideBySide.restore()
         slicer.mrmlScene.RemoveObserver(self._observer)
 
     def _sceneCloses(self) -> None:
         self._end()
+        self.sideBySideBox.checked = False
         self.comparisons, self._ids, self._differencesID = [], ("", "", ""), ""
         self.table.setRowCount(0)
 
@@ -224,8 +222,7 @@ class CompareSection:
             self._differencesID = node.GetID()
         writer = SegmentationWriter(volumeNode, node)
         for result in results:
-            k0, k1, j0, j1, i0, i1 = result.box
-            writer.write(result.mask[k0:k1, j0:j1, i0:i1].astype(np.uint8), result.box, result.resolved, result.colour, {}, {})
+            writer.write(result.mask_in_box().astype(np.uint8), result.box, result.resolved, result.colour, {}, {})
 
     def _removeDifferences(self) -> None:
         if self.differencesNode is not None:
@@ -238,18 +235,8 @@ class CompareSection:
             jumpTo(self.comparisons[rows.pop()].row.get("centre_ras"))
 
     def showSideBySide(self, on: bool) -> None:
-        """Each segmentation in a slice view of its own, linked; off: everything in all views."""
-        manager = slicer.app.layoutManager()
-        if manager is not None and on:
-            manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
-        for selector, view in zip((self.firstSelector, self.secondSelector), SIDE_BY_SIDE, strict=True):
-            sliceNode = slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{view}")
-            if on and sliceNode is not None:
-                sliceNode.SetOrientation("Axial")
-            node = selector.currentNode()
-            display = node.GetDisplayNode() if node is not None else None
-            if display is not None:
-                display.RemoveAllViewNodeIDs()
-                if on and sliceNode is not None:
-                    display.AddViewNodeID(sliceNode.GetID())
-        linkViews(True)
+        """Each segmentation in a slice view of its own, linked; off: all views as they were."""
+        if on:
+            self._sideBySide.show((self.firstSelector.currentNode(), self.secondSelector.currentNode()))
+        else:
+            self._sideBySide.restore()

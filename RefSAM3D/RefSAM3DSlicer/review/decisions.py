@@ -67,4 +67,4 @@ class Decisions:
         section.leave()
         section.scene.clearItem()
         section.fill()
-        section.messages.show("info", _("This was the last item of the list."))
+        section.addMessage("info", _("This was the last item of the list."))

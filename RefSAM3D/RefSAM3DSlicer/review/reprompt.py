@@ -162,6 +162,7 @@ class Reprompting:
         if task.state is not TaskState.DONE:
             section.messages.show("error" if task.state is TaskState.FAILED else "info", str(task.failure) if task.failure else _("Cancelled."))
             return
+        section.messages.clear()
         answer = task.outcomes[0].result
         text = _("'{wording}': {verdict}, {ml:.1f} mL; recorded.").format(wording=task.sink.wording, verdict=answer.verdict, ml=answer.volumeMl)
         item, current = section.session.find(task.sink.item.id), section.view.item
@@ -171,4 +172,4 @@ class Reprompting:
                 section.scene.forgetItem()
             section.view.item = None
             section.show(item)
-        section.messages.show("info", text)
+        section.addMessage("info", text)

@@ -9,16 +9,19 @@ import slicer
 
 from ..pythonqt import connect
 
+#: Not Ctrl+Shift with an arrow: those turn the sequence in Slicer's toolbar, and of two equal shortcuts neither works.
+NEXT, PREVIOUS = "Ctrl+Shift+PgDown", "Ctrl+Shift+PgUp"
+
 
 def addShortcuts(container: Any, section: Any) -> list[Any]:
-    """N and P walk, C and W jump; Ctrl+Shift with an arrow walks while another module is shown. Text lines keep their letters."""
+    """Of an open review: N and P walk, C and W jump; NEXT and PREVIOUS walk while another module is shown. Text lines keep their letters."""
     inside = {
         "N": lambda: section.step(1),
         "P": lambda: section.step(-1),
         "C": lambda: section.jump("centre_ras"),
         "W": lambda: section.jump("worst_ras"),
     }
-    anywhere = {"Ctrl+Shift+Right": inside["N"], "Ctrl+Shift+Left": inside["P"]}
+    anywhere = {NEXT: inside["N"], PREVIOUS: inside["P"]}
     made, window = [], slicer.util.mainWindow()
     for parent, keys in ((container, inside), (window, anywhere)):
         for key, slot in keys.items() if parent is not None else ():
@@ -28,3 +31,11 @@ def addShortcuts(container: Any, section: Any) -> list[Any]:
             connect(shortcut, "activated()", lambda slot=slot: section.attempt(slot))
             made.append(shortcut)
     return made
+
+
+def removeShortcuts(shortcuts: list[Any]) -> None:
+    """The keys are Slicer's and other modules' again."""
+    for shortcut in shortcuts:
+        shortcut.setEnabled(False)
+        shortcut.deleteLater()
+    shortcuts.clear()

@@ -12,11 +12,14 @@ from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.places import box_of
 
 from .. import edit_watch
+from ..labelmaps import hasVoxels, segmentsOf
 from ..segmentation_writer import SegmentationWriter, createSegmentation, describe, writeProbability
 from .scene_arrays import addVolumeNode, segmentArray, tagsOf
 
 #: Opacity of the probability over the image.
 PROBABILITY_OPACITY = 0.4
+#: The Segment Editor looks for its node by this.
+EDITOR_TAG = "SegmentEditor"
 
 
 def jumpTo(point: tuple[float, float, float] | None) -> bool:
@@ -37,6 +40,7 @@ class ReviewScene:
         self.segmentID = ""
         self._saved = (0, 0)
         self._retired: list[str] = []  # nodes of the item before, until the next one is shown
+        self.kept: list[str] = []  # names of segmentations that were left in the scene, since the user has added to them
         self.started: np.ndarray | None = None
 
     # ---- nodes
@@ -93,7 +97,7 @@ class ReviewScene:
 
         ``isMachines``: nobody has changed it yet.
         """
-        volumeNode, before = self.volumeNode, self.segmentationNode
+        volumeNode, before, beforeID = self.volumeNode, self.segmentationNode, self.segmentID
         name = item.structure or item.prompt or _("structure")
         node = createSegmentation(volumeNode, _("Review: {case}, {structure}").format(case=item.name or item.case, structure=name))
         box = box_of(mask)
@@ -107,7 +111,7 @@ class ReviewScene:
         self._segmentationID = node.GetID()
         self._turnEditorsTo(node, before)
         if before is not None:
-            slicer.mrmlScene.RemoveNode(before)
+            self._takeAway(before, beforeID)
         self._removeRetired()
         self.started = mask
         self._saved = self.stamp()
@@ -140,9 +144,20 @@ class ReviewScene:
         """Take the mask away; the image stays for the next item of the case."""
         self.hideProbability()
         if self.segmentationNode is not None:
-            slicer.mrmlScene.RemoveNode(self.segmentationNode)
+            self._takeAway(self.segmentationNode, self.segmentID)
         self.forgetItem()
         self._removeRetired()
+
+    def _takeAway(self, node: Any, segmentID: str) -> None:
+        """The mask goes; segments that the user added (a second one, islands that were split off) are nobody else's: they stay."""
+        segmentation = node.GetSegmentation()
+        others = [segment for otherID, segment in segmentsOf(segmentation) if otherID != segmentID and hasVoxels(segment)]
+        if not others:
+            slicer.mrmlScene.RemoveNode(node)
+            return
+        if segmentation.GetSegment(segmentID) is not None:
+            segmentation.RemoveSegment(segmentID)
+        self.kept.append(node.GetName())
 
     def forgetItem(self) -> None:
         """Leave the mask's node in the scene, as the user's own from now on."""
@@ -219,8 +234,6 @@ class ReviewScene:
         """Open the Segment Editor on the mask. Without a main window only its node is set."""
         if self.segmentationNode is None:
             raise InputError(_("There is no mask to edit."))
-        editors = slicer.util.getNodesByClass("vtkMRMLSegmentEditorNode")
-        editor = editors[0] if editors else slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
         module = getattr(slicer.modules, "segmenteditor", None)
         if module is not None and slicer.util.mainWindow() is not None:
             slicer.util.selectModule("SegmentEditor")
@@ -229,6 +242,11 @@ class ReviewScene:
             widget.setSourceVolumeNode(self.volumeNode)
             widget.setCurrentSegmentID(self.segmentID)
             return
+        editor = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
+        if editor is None:
+            editor = slicer.vtkMRMLSegmentEditorNode()
+            editor.SetSingletonTag(EDITOR_TAG)
+            editor = slicer.mrmlScene.AddNode(editor)
         editor.SetAndObserveSegmentationNode(self.segmentationNode)
         editor.SetAndObserveSourceVolumeNode(self.volumeNode)
         editor.SetSelectedSegmentID(self.segmentID)

@@ -11,18 +11,19 @@ from slicer.i18n import tr as _
 
 from RefSAM3DLib.errors import RefSAM3DError
 
-from ..pythonqt import TickTimer, connect
+from ..pythonqt import TickTimer
 from .decisions import Decisions
 from .item_view import ItemView
 from .opening import batchFolder, folderOfCurrent, offerDrafts
 from .presence_watch import PresenceWatch
 from .queue_table import QueueTable
 from .reprompt import Reprompting
-from .review_keys import addShortcuts
+from .review_keys import addShortcuts, removeShortcuts
 from .review_output import ReviewOutput
 from .review_scene import ReviewScene, jumpTo
 from .review_widgets import ReviewWidgets
 from .scene_arrays import readProbability
+from .wiring import connectWidgets
 from .work_clock import IDLE_S
 
 REVIEWER_KEY, FOLDER_KEY, IDLE_KEY = "RefSAM3D/Reviewer", "RefSAM3D/ReviewFolder", "RefSAM3D/ReviewIdleSeconds"
@@ -48,41 +49,12 @@ class ReviewSection:
         self.ui.reviewerEdit.text = str(settings.value(REVIEWER_KEY, "") or "")
         self.ui.folderEdit.currentPath = str(settings.value(FOLDER_KEY, "") or "")
         self.ui.idleSpinBox.setValue(int(float(settings.value(IDLE_KEY, IDLE_S) or 0)))
-        self._connect(container)
+        self._container: Any = container
+        self._shortcuts: list[Any] = []
+        connectWidgets(self)
         closing = slicer.mrmlScene.StartCloseEvent
         self._observer = slicer.mrmlScene.AddObserver(closing, lambda *_a: self._sceneCloses())
         self.ui.setOpen(False)
-
-    def _connect(self, container: Any) -> None:
-        ui = self.ui
-        for button, slot in (
-            (ui.openButton, lambda: self.open(ui.folderEdit.currentPath)),
-            (ui.currentButton, self.openCurrent),
-            (ui.closeButton, self.close),
-            (ui.refreshButton, self.refresh),
-            (ui.previousButton, lambda: self.step(-1)),
-            (ui.nextButton, lambda: self.step(1)),
-            (ui.centreButton, lambda: self.jump("centre_ras")),
-            (ui.worstButton, lambda: self.jump("worst_ras")),
-            (ui.editButton, self.edit),
-            (ui.acceptButton, lambda: self.decisions.decide("accept")),
-            (ui.acceptEditedButton, lambda: self.decisions.decide("accept_edited")),
-            (ui.skipButton, lambda: self.decisions.decide("skip")),
-            (ui.rejectButton, lambda: self.decisions.decide("reject")),
-            (ui.repromptButton, self.reprompt.runOrCancel),
-            (ui.reportButton, self.output.report),
-            (ui.agreementButton, self.output.agreement),
-            (ui.signOffButton, self.output.signOff),
-            (ui.exportButton, self.output.export),
-        ):
-            connect(button, "clicked()", lambda slot=slot: self.attempt(slot))
-        for combo in (ui.showCombo, ui.verdictCombo, ui.sortCombo):
-            connect(combo, "currentIndexChanged(int)", lambda index: self.attempt(self.fill))
-        connect(ui.searchEdit, "textChanged(QString)", lambda text: self.attempt(self.fill))
-        connect(ui.probabilityCheckBox, "toggled(bool)", lambda on: self.attempt(self.showProbability))
-        connect(ui.idleSpinBox, "valueChanged(int)", lambda value: self._setIdle(value))
-        connect(ui.wordingEdit, "returnPressed()", lambda: self.attempt(self.reprompt.runOrCancel))
-        self._shortcuts = addShortcuts(container, self)
 
     def attempt(self, action: Callable[[], Any]) -> bool:
         """Do it; what a user can understand is shown in the panel."""
@@ -94,7 +66,19 @@ class ReviewSection:
         except ModuleNotFoundError as error:
             self.messages.show("error", _("The package '{name}' is missing; press Segment once to install what is needed.").format(name=error.name))
             return False
+        finally:
+            self.sayKept()
         return True
+
+    def sayKept(self) -> None:
+        """The reviewer's own segments beside the mask under review were left in the scene."""
+        names, self.scene.kept = self.scene.kept, []
+        if names:
+            text = _(
+                "Segments that you added beside the mask are not part of its decision. They stay in the scene, in '{names}': save them there, "
+                "or join them with the mask (Logical operators) and decide again."
+            )
+            self.addMessage("warning", text.format(names="', '".join(names)))
 
     # ---- opening and closing
 
@@ -126,6 +110,8 @@ class ReviewSection:
         self.messages.clear()
         self.fill()
         self._drafts.start()
+        removeShortcuts(self._shortcuts)
+        self._shortcuts = addShortcuts(self._container, self)
         self.go(session.resume(self.filter()))
         if session.notes:
             self.addMessage("warning", "\n".join(session.notes))
@@ -157,6 +143,7 @@ class ReviewSection:
         self.scene.clear()
         self._drafts.stop()
         self.presence.stop()
+        removeShortcuts(self._shortcuts)
         self.session = self.view = None
         self.queue.fill([])
         self.ui.setOpen(False)
@@ -166,10 +153,7 @@ class ReviewSection:
         self.saveDraft()
         self._drafts.stop()
         self.presence.stop()
-        for shortcut in self._shortcuts:
-            shortcut.setEnabled(False)
-            shortcut.deleteLater()
-        self._shortcuts = []
+        removeShortcuts(self._shortcuts)
         slicer.mrmlScene.RemoveObserver(self._observer)
 
     def _sceneCloses(self) -> None:
@@ -242,7 +226,7 @@ class ReviewSection:
         elif self.messages.kind in ("info", "error"):
             self.messages.clear()
         jumpTo(item.worst_ras or item.centre_ras)
-        self.attempt(self.showProbability)
+        self.attempt(self.showProbability)  # says what was kept, too
 
     def step(self, step: int) -> None:
         """The neighbour in the queue."""
@@ -300,7 +284,8 @@ class ReviewSection:
         if self.view is not None:
             self.view.clock.touch()
 
-    def _setIdle(self, seconds: int) -> None:
+    def setIdle(self, seconds: int) -> None:
+        """So long without a sign of the reviewer, and the clock stands still."""
         slicer.app.userSettings().setValue(IDLE_KEY, seconds)
         if self.view is not None:
             self.view.clock.idleS = float(seconds)

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from ..advanced import fillCombo
 from ..results_table import percent
+from .review_keys import NEXT, PREVIOUS
 from .review_output import AGREEMENT_HEADERS
 
 SHOW_TEXTS = (
@@ -105,8 +106,8 @@ class ReviewWidgets:
         self.infoLabel = qt.QLabel()
         self.infoLabel.setWordWrap(True)
         self.infoLabel.setTextFormat(qt.Qt.PlainText)
-        self.previousButton = button(_("◀ Previous"), _("Key P; Ctrl+Shift+Left from any module"))
-        self.nextButton = button(_("Next ▶"), _("Key N; Ctrl+Shift+Right from any module"))
+        self.previousButton = button(_("◀ Previous"), _("Key P; {key} from any module").format(key=PREVIOUS))
+        self.nextButton = button(_("Next ▶"), _("Key N; {key} from any module").format(key=NEXT))
         self.centreButton = button(_("Centre"), _("Key C: centre the slice views on the structure"))
         self.worstButton = button(_("Worst slice"), _("Key W: go to the slice whose border is least certain"))
         self.probabilityCheckBox = qt.QCheckBox(_("Probability"))

@@ -30,11 +30,6 @@ class WorkClock:
         self._worked, self._last = self.seconds, self.now()
 
     @property
-    def isPaused(self) -> bool:
-        """True once the idle time is over."""
-        return bool(self.idleS) and self.now() - self._last > self.idleS
-
-    @property
     def seconds(self) -> float:
         """Worked so far."""
         since = self.now() - self._last
