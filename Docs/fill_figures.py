@@ -34,7 +34,7 @@ def scores_table(values: dict) -> str:
         error = row["absolute_volume_error_percent"]["mean"]
         lines.append(f"| {name} | {row['dice']['mean']:.2f} ({low:.2f} to {high:.2f}) | {row['nsd_2mm']['mean']:.2f} | {error:.0f} % | {row['dice']['n']} |")
     blob = "; ".join(f"{kind.upper()} {row['dice']['mean']:.2f}" for kind, row in values["centred_ellipsoid"].items())
-    presence, training = values["presence"], values["model"]["training"]
+    presence, training = values["presence"], shipped().card["training"]
     cases, others = sum(values["cases"].values()), values["prompt_use"]["off_diagonal_mean"]["head and neck"]
     lines += [
         "",
@@ -42,10 +42,23 @@ def scores_table(values: dict) -> str:
         f"the training cases and blind to the image, reaches {blob}. Presence: AUROC {presence['auroc_all']:.2f} over all, "
         f"{presence['auroc_inside_head_and_neck']:.2f} inside the head and neck; expected calibration error {presence['ece']:.2f}. "
         f"Asked for one structure of the head and neck, the mask's mean Dice with the other ones is {others:.3f}.",
+        *patient_lines(values),
         *trust_lines(values),
         f"This model was trained for {training.get('hours_in_all', training['hours']):.1f} hours on {training['hardware']}.",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def patient_lines(values: dict) -> list[str]:
+    """Of sets in which some patients of the test list have another image in training: both halves apart."""
+    lines = []
+    for grid, row in values["by_patient"].items():
+        seen, unseen = row["patient_in_training"], row["patient_unseen"]
+        lines.append(
+            f"Of the {seen['n'] + unseen['n']} {grid} images {seen['n']} have the other side of their scan in training (mean Dice {seen['mean']:.3f}), "
+            f"{unseen['n']} have not ({unseen['mean']:.3f})."
+        )
+    return lines
 
 
 def trust_lines(values: dict) -> list[str]:

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from refsam3d_training.evaluation.measures import bootstrap_interval
+from refsam3d_training.evaluation.measures import bootstrap_interval, described
 from refsam3d_training.evaluation.summary import by_patient
 from refsam3d_training.manifest import Manifest, patient_of
 from refsam3d_training.prepare import prepare
@@ -85,6 +85,8 @@ def test_few_patients_have_students_interval():
     patients = [f"p{n // 3}" for n in range(15)]
     assert bootstrap_interval(values.repeat(3), patients) == pytest.approx(bootstrap_interval(values))
     assert bootstrap_interval([0.5]) == (0.5, 0.5)
+    assert bootstrap_interval([0.2, 0.9, 0.9])[1] > 1
+    assert described([0.2, 0.9, 0.9], share=True)["interval"] == [0.0, 1.0]
 
 
 def test_cases_whose_patient_was_learnt_from_are_reported_apart():

@@ -83,9 +83,13 @@ def _student_interval(whole: float, without: np.ndarray) -> tuple[float, float]:
     return whole - reach, whole + reach
 
 
-def described(values: Sequence[float], groups: Sequence[str] | None = None) -> dict[str, float | int | list[float]]:
-    """Mean, interval and number of values, rounded for a table; ``groups`` as in :func:`bootstrap_interval`."""
+def described(values: Sequence[float], groups: Sequence[str] | None = None, share: bool = False) -> dict[str, float | int | list[float]]:
+    """Mean, interval and number of values, rounded for a table; ``groups`` as in :func:`bootstrap_interval`.
+
+    ``share``: the values lie between 0 and 1, and so does the interval, which Student's of few values may not.
+    """
     low, high = bootstrap_interval(values, groups)
+    low, high = (max(0.0, low), min(1.0, high)) if share else (low, high)
     mean = float(np.mean(values)) if len(values) else float("nan")
     return {"mean": round(mean, 4), "interval": [round(low, 4), round(high, 4)], "n": len(values)}
 

@@ -37,9 +37,9 @@ def by_structure(records: Iterable[Record]) -> dict[str, Any]:
     out = {}
     for key, group in sorted(rows.items()):
         error = [100 * (r["volume_ml"] - r["truth_ml"]) / r["truth_ml"] for r in group]
-        out[key] = {"dice": described([r["dice"] for r in group])}
+        out[key] = {"dice": described([r["dice"] for r in group], share=True)}
         for tolerance in group[0].get("nsd", {}):
-            out[key][f"nsd_{tolerance}mm"] = described([r["nsd"][tolerance] for r in group])
+            out[key][f"nsd_{tolerance}mm"] = described([r["nsd"][tolerance] for r in group], share=True)
         out[key]["volume_error_percent"] = described(error)
         out[key]["absolute_volume_error_percent"] = described([abs(e) for e in error])
         out[key]["drawn_share"] = round(float(np.mean([r["volume_ml"] > 0 for r in group])), 4)
@@ -165,7 +165,7 @@ def by_verdict(records: Iterable[Record]) -> dict[str, Any]:
     for record in records:
         for row in record.get("structures", {}).values():
             rows[row["verdict"]].append((row["dice"], drawn_by(record)))
-    return {verdict: described(*zip(*pairs, strict=True)) for verdict, pairs in sorted(rows.items())}
+    return {verdict: described(*zip(*pairs, strict=True), share=True) for verdict, pairs in sorted(rows.items())}
 
 
 def _share(flags: list[bool]) -> dict[str, Any]:
