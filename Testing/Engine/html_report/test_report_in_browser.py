@@ -113,7 +113,7 @@ def test_columns_sort_both_ways_and_say_so(opened) -> None:
 
 
 def test_filters_narrow_and_reset(opened) -> None:
-    from selenium.webdriver.support.ui import Select
+    from selenium.webdriver.support.ui import Select, WebDriverWait
 
     total = len(shown(opened))
     Select(opened.find_element("id", "filter-structure")).select_by_visible_text("mandible")
@@ -124,7 +124,7 @@ def test_filters_narrow_and_reset(opened) -> None:
     opened.find_element("id", "filter-text").send_keys("zzz")
     assert opened.find_element("id", "nothing").is_displayed()
     opened.find_element("id", "clear-again").click()
-    assert len(shown(opened)) == total
+    WebDriverWait(opened, 10).until(lambda driver: len(shown(driver)) == total)  # a form is reset after its event
     opened.find_element("id", "filter-eyes").click()
     eyes = shown(opened)
     assert 0 < len(eyes) < total
