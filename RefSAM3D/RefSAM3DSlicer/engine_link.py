@@ -92,7 +92,7 @@ class EngineLink:
             answer(None)
             return 0
         try:
-            if not duringRun:
+            if self.worker is None or not duringRun:
                 self.ensure()
         except OSError as error:
             log.error("the engine could not be started: %s", error)

@@ -65,5 +65,12 @@ def test_a_name_that_an_image_may_show_is_never_asked_as_absent(sampler):
     assert sum(any(name in p for name in SURELY_ABSENT["head_neck"]) for p in spoken) > 10
 
 
+def test_a_vocabulary_with_none_of_the_sure_names_is_asked_for_those_it_has(sampler):
+    own = object.__new__(type(sampler))
+    own.__dict__ |= {**sampler.__dict__, "vocabulary": dataclasses.replace(sampler.vocabulary, distractors=("brain",))}
+    spoken = {own._absent_wording(np.random.default_rng(n), sampler.model.grids[0], sampler.by_grid["head_neck"][0]) for n in range(20)}
+    assert all("brain" in text for text in spoken)
+
+
 def test_every_name_of_the_lists_is_a_name_of_the_vocabulary(sampler):
     assert set().union(*SURELY_ABSENT.values()) <= set(sampler.vocabulary.distractors)

@@ -217,7 +217,7 @@ class TileSampler:
         if others and rng.random() < 0.4:
             return self.wording(rng, others[rng.integers(len(others))])
         absent = SURELY_ABSENT.get(case.grid)
-        names = [n for n in self.vocabulary.distractors if absent is None or n in absent]
+        names = [n for n in self.vocabulary.distractors if absent is None or n in absent] or self.vocabulary.distractors
         name = names[rng.integers(len(names))]
         template = self.vocabulary.templates[rng.integers(len(self.vocabulary.templates))]
         return name if rng.random() < CANONICAL_WORDING else template.format(name)
