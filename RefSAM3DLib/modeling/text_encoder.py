@@ -1,4 +1,4 @@
-"""The text branch: CLIP's text tower through open_clip (Eq. II)."""
+"""The text branch: a text tower of CLIP's kind (Eq. II)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import TextEncoderConfig
+from .small_text_tower import SmallTextTower
 
 
 @dataclass
@@ -24,8 +25,8 @@ class TextFeatures:
 class TextEncoder(nn.Module):
     """``E = f_e(T)``: word embeddings of a prompt and their mean, the sentence vector s (Gao and Lu, Eq. II).
 
-    The tower is open_clip's, exchangeable by configuration: a published one by name (causal mask, CLIP's vocabulary; its
-    projection of whole sentences is not used), or a small bidirectional one of the same class trained by this project.
+    The tower is exchangeable by configuration: one of open_clip's by its published name (causal mask, CLIP's vocabulary; its
+    projection of whole sentences is not used), or a small bidirectional one of the same shape trained by this project.
     Padding is masked out of the mean [ours].
 
     Shapes: token ids (P, L), zero is padding.
@@ -42,13 +43,7 @@ class TextEncoder(nn.Module):
                 limit = self.tower.context_length
                 raise ConfigError(f"The text tower '{config.name}' reads at most {limit} tokens, not {config.context_length}; lower text.context_length.")
         else:
-            from open_clip.transformer import TextTransformer
-
-            self.tower = TextTransformer(
-                context_length=config.context_length, vocab_size=config.vocab_size, width=config.width, heads=config.heads,
-                layers=config.layers, output_dim=config.width, no_causal_mask=True, use_pad_mask=True, pool_type="first",
-                proj_type="none", output_tokens=True,
-            )  # fmt: skip
+            self.tower = SmallTextTower(config.context_length, config.vocab_size, config.width, config.heads, config.layers)
         self.output_dim = self.tower.width
 
     def forward(self, token_ids: Tensor) -> TextFeatures:
@@ -60,7 +55,7 @@ class TextEncoder(nn.Module):
             token_ids = F.pad(token_ids, (0, self.tower.context_length - token_ids.shape[1]))
         else:
             token_ids, mask = token_ids[:, :length], mask[:, :length]
-        _, words = self.tower(token_ids)
+        words = self.tower(token_ids)[1] if self.config.name else self.tower(token_ids)
         words, mask = words[:, :length], mask[:, :length]
         weight = mask[..., None].to(words.dtype)
         sentence = (words * weight).sum(1) / weight.sum(1).clamp(min=1)

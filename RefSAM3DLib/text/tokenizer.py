@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 PADDING, UNKNOWN = 0, 1
@@ -12,7 +15,20 @@ RESERVED = 2
 
 @lru_cache(maxsize=1)
 def clip_tokenizer() -> Any:
-    """open_clip's byte-pair tokenizer (its merges ship with the package: no download)."""
+    """open_clip's byte-pair tokenizer (its merges ship with the package: no download).
+
+    Its one module is run without the package around it, which would import torchvision, timm and with them torch's compiler for
+    nothing: three fifths of the time from start to the first answer.
+    """
+    # A release that laid it out in another way is asked as usual; where it is missing altogether, that import says so.
+    with contextlib.suppress(ImportError, AttributeError, FileNotFoundError):
+        package = importlib.util.find_spec("open_clip")
+        for folder in (package.submodule_search_locations or ()) if package is not None else ():
+            spec = importlib.util.spec_from_file_location("RefSAM3DLib.text.open_clip_tokenizer", Path(folder) / "tokenizer.py")
+            if spec is not None and spec.loader is not None:
+                module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+                return module.SimpleTokenizer()
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer()

@@ -66,6 +66,20 @@ def test_importing_the_package_loads_neither_numpy_nor_torch() -> None:
     assert out.stdout.strip() == "[]"
 
 
+def test_answering_with_the_default_model_imports_nothing_that_it_does_not_need() -> None:
+    """torchvision, timm and torch's compiler, which open_clip's package imports, take longer than all the rest."""
+    code = (
+        "import sys, numpy as np; from RefSAM3DLib.engine import RefSAM3DEngine;"
+        "from RefSAM3DLib.types import Volume; from RefSAM3DLib.geometry import Geometry;"
+        "array = np.arange(512, dtype=np.int16).reshape(8, 8, 8);"
+        "engine = RefSAM3DEngine.from_default('cpu'); volume = Volume(array, Geometry((8, 8, 8), np.eye(4)), 'ct');"
+        "engine.segment(volume, ['larynx']);"
+        "print([m for m in ('torchvision', 'timm', 'open_clip', 'torch._dynamo', 'monai', 'scipy', 'matplotlib') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert out.stdout.strip() == "[]", out.stderr
+
+
 def test_modeling_sees_no_files_devices_or_millimetres() -> None:
     for path in (ENGINE / "modeling").glob("*.py"):
         names = {name.split(".")[0] for name in imports(path)}

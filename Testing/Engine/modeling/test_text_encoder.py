@@ -7,6 +7,7 @@ import torch
 
 from RefSAM3DLib.config import TextEncoderConfig
 from RefSAM3DLib.modeling.projector import CrossModalProjector
+from RefSAM3DLib.modeling.small_text_tower import SmallTextTower
 from RefSAM3DLib.modeling.text_encoder import TextEncoder, pad_tokens
 
 CONFIG = TextEncoderConfig(width=16, heads=2, layers=2, context_length=10, vocab_size=12)
@@ -51,6 +52,32 @@ def test_unknown_token_has_a_row_of_its_own(encoder: TextEncoder) -> None:
     known, unknown = encoder(torch.tensor([[2, 5, 3]])), encoder(torch.tensor([[2, 1, 3]]))
     assert unknown.mask.all()
     assert (known.sentence - unknown.sentence).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_small_tower_is_the_one_of_open_clip(training: bool) -> None:
+    """Weights, names and words, so that a checkpoint may be read by either; gradients too."""
+    from open_clip.transformer import TextTransformer
+
+    torch.manual_seed(3)
+    ours = SmallTextTower(context_length=10, vocab_size=12, width=16, heads=2, layers=2)
+    torch.manual_seed(3)
+    theirs = TextTransformer(
+        context_length=10, vocab_size=12, width=16, heads=2, layers=2, output_dim=16, no_causal_mask=True, use_pad_mask=True, pool_type="first",
+        proj_type="none", output_tokens=True,
+    )  # fmt: skip
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+    ours.train(training), theirs.train(training)
+    ids = torch.tensor([[2, 5, 3, 0, 0, 0], [2, 7, 8, 9, 3, 0]])
+    real = ids != 0
+    with torch.set_grad_enabled(training):
+        words, expected = ours(ids)[real], theirs(ids)[1][real]
+    assert torch.equal(words, expected)
+    if training:
+        words.square().sum().backward(), expected.square().sum().backward()
+        for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, msg=name)
 
 
 def test_pad_tokens_keeps_the_end_of_a_long_text() -> None:
