@@ -55,7 +55,7 @@ NEGATIONS = _words("""
 RELATIONS = _words("""
     between intersection intersect intersecting overlap overlapping difference distance ratio versus vs around near nearby adjacent
     beside behind inside outside within below above under over beneath surrounding margin ring interface invading touching anastomosis
-    connecting
+    connecting junction
 """)
 #: Beside a side these make it the viewer's: the left of a displayed image is usually the patient's right.
 IMAGE_WORDS = _words("image images picture scan scans screen monitor display slice slices view")

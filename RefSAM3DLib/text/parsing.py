@@ -25,7 +25,16 @@ _VIEWERS_SIDE = tuple(
         rf"\b(?:{'|'.join(lexicon.SEEN_WORDS)}) (?:it )?(?:here )?(?:on|at|to|in) (?:the )?SIDE\b",
     )
 )
-_WITHOUT = re.compile(r"\bw\s*/\s*o\b")
+#: Clinical shorthand with a slash, which would otherwise part it ("c" and "left"). The other and the same side of what nobody said: a question.
+_SHORTHAND = tuple(
+    (re.compile(pattern), word)
+    for pattern, word in (
+        (r"\bw\s*/\s*o\b", "without"),
+        (r"\bb\s*/\s*l\b", "bilateral"),
+        (r"\bc\s*/\s*l\b", "contralateral"),
+        (r"\bi\s*/\s*l\b", "ipsilateral"),
+    )
+)
 
 
 @dataclass
@@ -59,7 +68,7 @@ def tokenise(text: str) -> list[str]:
     >>> tokenise("Left & right ParotidGlands, w/o the mandible")
     ['left', '&', 'right', 'parotid', 'glands', ',', '-', 'the', 'mandible']
     """
-    raw = [_SYMBOLS.get(token, token) for token in _TOKEN.findall(_WITHOUT.sub("without", fold(text)))]
+    raw = [_SYMBOLS.get(token, token) for token in _TOKEN.findall(without_shorthand(text))]
     tokens: list[str] = []
     position = 0
     while position < len(raw):
@@ -72,6 +81,18 @@ def tokenise(text: str) -> list[str]:
             tokens.append(raw[position])
             position += 1
     return tokens
+
+
+def without_shorthand(text: str) -> str:
+    """The folded text with clinical shorthand that has a slash written out.
+
+    >>> without_shorthand("B/L parotids w/o C/L larynx")
+    'bilateral parotids without contralateral larynx'
+    """
+    text = fold(text)
+    for pattern, word in _SHORTHAND:
+        text = pattern.sub(word, text)
+    return text
 
 
 def words_only(tokens: Collection[str]) -> list[str]:
@@ -133,6 +154,9 @@ def _take(token: str, groups: list[RawGroup], all_united: bool) -> None:
         group.united = True
         term.words.clear()
     elif token in (lexicon.PLUS, lexicon.MINUS):
+        if len(groups) > 1 and len(group.terms) == 1 and not has_content(term.words):
+            groups.pop()  # "both parotids, excluding the left": punctuation before the operator ends nothing
+            group = groups[-1]
         group.terms.append(RawTerm(subtract=token == lexicon.MINUS, required=True))
     elif (token == lexicon.AND and (term.subtract or group.united)) or (token == lexicon.LIST and group.united and not term.subtract):
         if has_content(term.words):

@@ -16,7 +16,7 @@ from ..types import PromptStatus, ResolvedPrompt, Term
 from . import lexicon
 from .lookup import Finding, look_up, trained_wording
 from .matching import Index, index_of
-from .parsing import RawGroup, join_pairs, parse, tokenise, viewers_side, words_only
+from .parsing import RawGroup, join_pairs, parse, tokenise, viewers_side, without_shorthand, words_only
 from .sharing import share
 from .vocabulary import Vocabulary
 from .wording import normalise, swap_sides
@@ -78,7 +78,7 @@ def _understood(prompt: str, index: Index) -> list[ResolvedPrompt]:
     tokens = join_pairs(tokenise(prompt), index.pairs)
     # A dash or minus sign is no letter of a wording: "hippocampus - anterior" would otherwise be the anterior hippocampus.
     symbolic = lexicon.DASH in tokens or lexicon.MINUS_SIGN in tokens
-    trained = None if symbolic else trained_wording(normalise(prompt).split(), index)
+    trained = None if symbolic else trained_wording(normalise(without_shorthand(prompt)).split(), index)
     if trained is not None:
         name = index.owners[normalise(trained)]
         return [ResolvedPrompt(prompt, name, PromptStatus.KNOWN, (Term(name),), text=name)]
@@ -179,10 +179,13 @@ def _results(prompt: str, wanted: _Wanted) -> list[ResolvedPrompt]:
 
 
 def _inverted(prompt: str, tokens: Sequence[str], index: Index) -> list[ResolvedPrompt]:
-    """Read the commas of an index entry ("cord, spinal") as spaces if that names a structure, which the list did not."""
+    """Read the commas of an index entry ("cord, spinal") as spaces if that names a structure, ours or another, which the list did not."""
     if set(tokens) & lexicon.OPERATORS != {lexicon.LIST}:
         return []
-    joined = look_up(index.phrase(words_only(tokens)), index)
+    phrase = index.phrase(words_only(tokens))
+    joined = look_up(phrase, index)
+    if phrase.content - lexicon.NEUTRAL in index.distractors:  # "cord, vocal": of neither part a structure of ours may be made
+        return [_unknown(prompt, joined.note)]
     if joined.status is not PromptStatus.KNOWN:
         return []
     return _results(prompt, _Wanted((joined,), (False,), is_composite=False))

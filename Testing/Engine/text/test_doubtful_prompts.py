@@ -51,3 +51,33 @@ def test_every_open_difference_of_a_list_is_a_question_of_its_own():
     first, second = resolve("larynx minus teeth; mandible minus marrow", VOCABULARY)
     assert "larynx" in first.suggestions
     assert "mandible" in second.suggestions
+
+
+@pytest.mark.parametrize("text", ["b/l parotids", "B/L Parotid", "b / l parotid glands"])
+def test_bilateral_shorthand_is_both_sides(text: str):
+    assert [r.resolved for r in resolve(text, VOCABULARY)] == ["left parotid gland", "right parotid gland"]
+
+
+@pytest.mark.parametrize("text", ["c/l parotid", "i/l parotid", "C/L parotid gland"])
+def test_the_side_relative_to_something_unsaid_is_a_question(text: str):
+    (found,) = resolve(text, VOCABULARY)
+    assert found.status is PromptStatus.CLOSE
+    assert {*found.suggestions} == {"left parotid gland", "right parotid gland"}
+
+
+@pytest.mark.parametrize(
+    ("text", "resolved"),
+    [
+        ("both parotids, excluding the left", "left parotid gland plus right parotid gland minus left parotid gland"),
+        ("hippocampus, minus the posterior part", "hippocampus minus posterior hippocampus"),
+        ("left parotid, without the larynx", "left parotid gland minus larynx"),
+        ("larynx; without esophagus", "larynx minus esophagus"),
+    ],
+)
+def test_punctuation_before_a_subtraction_does_not_drop_it(text: str, resolved: str):
+    assert [r.resolved for r in resolve(text, VOCABULARY)] == [resolved]
+
+
+@pytest.mark.parametrize("text", ["cord, vocal", "brainstem/spinal cord junction"])
+def test_another_organ_written_like_a_list_draws_none_of_ours(text: str):
+    assert all(r.status is not PromptStatus.KNOWN for r in resolve(text, VOCABULARY))
