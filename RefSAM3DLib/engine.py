@@ -188,6 +188,8 @@ class RefSAM3DEngine:
         """
         resolved = self.resolve(prompts)
         with self._lock:
+            if isinstance(volume, VolumeEmbedding) and volume.engine is not self:
+                volume = volume.volume  # the tokens of one network mean nothing to another
             embedding = volume if isinstance(volume, VolumeEmbedding) else self._embedding(volume)
             if roi is not None:
                 roi = checked_roi(roi, embedding.volume.geometry.shape_dhw)
@@ -222,7 +224,7 @@ class RefSAM3DEngine:
         elif self.device.type == "cpu":
             raise MemoryRefusalError(f"Out of memory ({shortage}); close other programs, or crop the volume or give a region of interest.")
         else:
-            self._note(f"{self.device_name} ran out of memory; this run fell back to the CPU.")
+            self._note(f"{self.device_name} ran out of memory; from here on the CPU is used, until the model is loaded again.")
             self._move_to_cpu()
             embedding.use_small_tiles(False)
             self._embeddings[embedding.key] = embedding

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from ..modeling.refsam3d import PromptFeatures
@@ -63,3 +64,18 @@ def transfer_box(box: Box, source: GridEmbedding, target: GridEmbedding, padding
     return out[0], out[1], out[2], out[3], out[4], out[5]
 
 
+def inside_roi(fine: GridEmbedding, box: Box, roi: Box) -> Box | None:
+    """The part of a box of ``fine`` that meets a native region; None if there is none."""
+    frame = fine.frame
+    region = frame.oriented_box_of(roi)
+    corners = [region[0:2], region[2:4], region[4:6]]
+    points = np.array([(i, j, k, 1.0) for k in corners[0] for j in corners[1] for i in corners[2]]) - [0.5, 0.5, 0.5, 0]
+    working = (points @ np.linalg.inv(frame.to_native).T)[:, 2::-1]
+    out: list[int] = []
+    for a in range(3):
+        low = max(box[2 * a], math.floor(working[:, a].min()) - fine.origin[a])
+        high = min(box[2 * a + 1], math.ceil(working[:, a].max()) + 1 - fine.origin[a])
+        if low >= high:
+            return None
+        out += [low, high]
+    return out[0], out[1], out[2], out[3], out[4], out[5]

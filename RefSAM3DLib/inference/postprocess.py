@@ -57,16 +57,20 @@ def combine(maps: list[NativeMap], subtract: list[bool]) -> NativeMap:
     return NativeMap(result, box)
 
 
-def parts_of(maps: list[NativeMap], subtract: list[bool], threshold: float) -> list[np.ndarray]:
-    """What each plain term gives to the outline of :func:`combine`, over the same box: their union is that outline."""
+def parts_of(maps: list[NativeMap], subtract: list[bool], thresholds: list[float]) -> list[np.ndarray]:
+    """What each plain term gives to the outline of a combination, over the common box: its own outline without those subtracted after it.
+
+    Each term is cut at its own threshold, as where it is asked for alone: a union is the union of the outlines that a reader would see.
+    """
     arrays, _ = align(maps)
+    outlines = [values > threshold for values, threshold in zip(arrays, thresholds, strict=True)]
     parts = []
-    for n, values in enumerate(arrays):
+    for n, outline in enumerate(outlines):
         if not subtract[n]:
-            part = values > threshold
-            for other, minus in zip(arrays[n + 1 :], subtract[n + 1 :], strict=True):
+            part = outline.copy()
+            for other, minus in zip(outlines[n + 1 :], subtract[n + 1 :], strict=True):
                 if minus:
-                    part &= 1 - other > threshold
+                    part &= ~other
             parts.append(part)
     return parts
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import Cancelled
+from ..errors import Cancelled, DeviceError
 from ..text.wording import swap_sides
 from ..types import Cancel, Progress, PromptResult, PromptStatus, ResolvedPrompt, Term, Verdict
 from .decode import decode_views, tiles_for
-from .localize import BOX_PROBABILITY, Finding, box_above, localize, transfer_box
+from .localize import BOX_PROBABILITY, Finding, box_above, inside_roi, localize, transfer_box
 from .plan import FINE_TILES, check_memory, is_read_closely
 from .postprocess import NativeMap, combine, parts_of, remove_specks, tight_box, to_native
 from .preprocess import Box
 from .sides import side_doubt
-from .verdict import outline_doubt, part_doubt, verdict_of
+from .verdict import not_subtracted, nothing_in_region, outline_doubt, part_doubt, verdict_of
 
 if TYPE_CHECKING:
     from ..checkpoint import Calibration
@@ -123,7 +123,13 @@ class PromptSession:
 
     def _place(self, term: TermAnswer, view: GridEmbedding, finding: Finding) -> None:
         calibration = self._calibration(term)
-        term.presence = 1 / (1 + math.exp(-(calibration.scale * finding.presence + calibration.bias)))
+        logit = calibration.scale * finding.presence + calibration.bias
+        if not math.isfinite(logit):
+            raise DeviceError(
+                f"{self.engine.device_name} computed no number for '{term.term.structure}', so nothing it says of this image can be trusted; choose the "
+                "device cpu, and report it if that does not help."
+            )
+        term.presence = 1 / (1 + math.exp(-max(-700.0, min(700.0, logit))))
         if term.presence < calibration.absent_below:
             return
         if not view.coarse:
@@ -145,7 +151,7 @@ class PromptSession:
         # One that its own calibration does not deny comes first: an adapter's denies less than the base's.
         likeliest = max(plain, key=lambda t: (t.presence >= self._calibration(t).absent_below, t.presence))
         presence, calibration = likeliest.presence, self._calibration(likeliest)
-        warnings = [w for t in {t.grid.name: t for t in terms}.values() for w in self.embedding.scope_warnings(t.grid)]
+        warnings = [w for t in {(t.grid.name, t.branch): t for t in terms}.values() for w in self._scope_warnings(t)]
         if prompt.note:
             warnings.append(prompt.note)
         encoding = 0.0
@@ -154,12 +160,14 @@ class PromptSession:
                 encoding += self._draw(term, low + (high - low) * n / len(terms), low + (high - low) * (n + 1) / len(terms))
         warnings += [w for t in terms for w in t.warnings]
         drawn = [t for t in terms if t.native is not None]
-        joint, small = self._outlines_joined(drawn, calibration)
+        joint, small = self._outlines_joined(drawn)
         confidence = float(joint.values[small].mean()) if small.any() else float("nan")
         verdict = verdict_of(presence, bool(small.any()), calibration)
+        if verdict is Verdict.ABSENT and self.embedding.units_warning:
+            verdict = Verdict.UNCERTAIN  # in other units nothing looks like itself
         if verdict is not Verdict.ABSENT:
             warnings += [part_doubt(t.term.structure, t.presence, t.term.subtract, self._calibration(t)) for t in terms if t is not likeliest]
-            warnings += self._outline_doubts(terms, confidence)
+            warnings += self._outline_doubts(terms, confidence, bool(small.any()))
             warnings += self._side_warning(plain, joint, small)
             warnings = [w for w in warnings if w]
             if any(w is not prompt.note for w in warnings):
@@ -179,6 +187,10 @@ class PromptSession:
             suggestions=prompt.suggestions, colour=self._colour(prompt), details=details,
         )  # fmt: skip
 
+    def _scope_warnings(self, term: TermAnswer) -> tuple[str, ...]:
+        """An adapter was tuned on images of its own, which its grid tells of."""
+        return self.embedding.scope_warnings(term.grid, self.engine.branches[term.branch].checkpoint.config.grid(term.grid.name))
+
     def _answered_by(self, terms: list[TermAnswer]) -> dict[str, str]:
         """Whose result it is, where an adapter is loaded: a mixed one counts as the adapter's."""
         if len(self.engine.branches) == 1:
@@ -190,7 +202,7 @@ class PromptSession:
         if term.box is None:
             return self._draw_coarse(term)
         fine = self.embedding.grid(term.grid, coarse=False)
-        box = self._inside_roi(fine, term.box)
+        box = term.box if self.roi is None else inside_roi(fine, term.box, self.roi)
         if box is None:
             return 0.0
         started = time.perf_counter()
@@ -227,29 +239,12 @@ class PromptSession:
         at = tuple(v + box[n // 2 * 2] for n, v in enumerate(grown))
         term.native = to_native(views[0], cut, at)  # type: ignore[arg-type]
 
-    def _inside_roi(self, fine: GridEmbedding, box: Box) -> Box | None:
-        if self.roi is None:
-            return box
-        frame = fine.frame
-        region = frame.oriented_box_of(self.roi)
-        corners = [region[0:2], region[2:4], region[4:6]]
-        points = np.array([(i, j, k, 1.0) for k in corners[0] for j in corners[1] for i in corners[2]]) - [0.5, 0.5, 0.5, 0]
-        working = (points @ np.linalg.inv(frame.to_native).T)[:, 2::-1]
-        out: list[int] = []
-        for a in range(3):
-            low = max(box[2 * a], math.floor(working[:, a].min()) - fine.origin[a])
-            high = min(box[2 * a + 1], math.ceil(working[:, a].max()) + 1 - fine.origin[a])
-            if low >= high:
-                return None
-            out += [low, high]
-        return out[0], out[1], out[2], out[3], out[4], out[5]
-
-    def _outlines_joined(self, drawn: list[TermAnswer], calibration: Calibration) -> tuple[NativeMap, np.ndarray]:
+    def _outlines_joined(self, drawn: list[TermAnswer]) -> tuple[NativeMap, np.ndarray]:
         """Joint probabilities over an oriented native box, cut to the region asked for, and the mask inside that box."""
         if not any(not t.term.subtract for t in drawn):
             return NativeMap(np.zeros((1, 1, 1), np.float32), (0, 1, 0, 1, 0, 1)), np.zeros((1, 1, 1), bool)
         maps, subtract = [t.native for t in drawn if t.native is not None], [t.term.subtract for t in drawn]
-        joint, parts = combine(maps, subtract), parts_of(maps, subtract, calibration.mask_threshold)
+        joint, parts = combine(maps, subtract), parts_of(maps, subtract, [self._calibration(t).mask_threshold for t in drawn])
         if self.roi is not None:
             region = self.embedding.whole_view(drawn[0].grid).frame.oriented_box_of(self.roi)
             inside = np.zeros(joint.values.shape, bool)
@@ -258,21 +253,22 @@ class PromptSession:
         # Structure by structure: beside a far larger one, a small one is no speck.
         return joint, np.logical_or.reduce([remove_specks(part) for part in parts])
 
-    def _outline_doubts(self, terms: list[TermAnswer], confidence: float) -> list[str]:
-        """Structures that nothing could be outlined of, or with less confidence than usual. A region cuts outlines short: none is judged there.
+    def _outline_doubts(self, terms: list[TermAnswer], confidence: float, drawn: bool) -> list[str]:
+        """Structures that nothing could be outlined of, or with less confidence than usual.
 
         Args:
-            confidence: of the whole result, which is that of its structure where there is only one.
+            drawn: whether the result has any voxel. confidence: of the whole result, which is that of its structure where there is only one.
         """
         if self.roi is not None:
-            return []
+            # A region cuts outlines short, so that their confidence says little; that nothing lies in it must be said.
+            return [nothing_in_region(t.term.structure) for t in terms if not drawn and not t.term.subtract and t.presence >= self._calibration(t).present_from]
         doubts = []
         for term in terms:
             calibration = self._calibration(term)
             if term.native is None:
                 known = term.term.structure in self.engine.vocabulary.names  # of an unknown text nobody knows the place
-                if known and not term.term.subtract and term.presence >= calibration.present_from:
-                    doubts.append(outline_doubt(term.term.structure, None, calibration))
+                if known and term.presence >= calibration.present_from:
+                    doubts.append(not_subtracted(term.term.structure) if term.term.subtract else outline_doubt(term.term.structure, None, calibration))
             elif term.close:
                 own = confidence
                 if len(terms) > 1:

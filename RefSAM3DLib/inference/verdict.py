@@ -50,3 +50,13 @@ def outline_doubt(structure: str, confidence: float | None, calibration: Calibra
         f"'{structure}' was outlined with an unusually low confidence ({confidence:.2f}; {least:.2f} or more where it is intact): it may be missing, "
         "altered or outlined wrongly. Look at it before you use it."
     )
+
+
+def not_subtracted(structure: str) -> str:
+    """That a structure to be taken away is in view and yet nothing of it was."""
+    return f"'{structure}' is in view but could not be outlined, so nothing was subtracted. Look at the image there."
+
+
+def nothing_in_region(structure: str) -> str:
+    """That a structure is in the image, but not where it was looked for."""
+    return f"'{structure}' is in the image, but nothing of it lies in the region; move or enlarge the region, or ask without one."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from ..config import GridConfig
 from ..types import Modality, Volume
 from .embed import GridEmbedding
 from .preprocess import Frame, intensity_windows, read_at_once
-from .scope import extent_warning, modality_warning
+from .scope import extent_warning, modality_warning, units_warning
 from .tiling import Layout
 
 if TYPE_CHECKING:
@@ -111,9 +112,15 @@ class VolumeEmbedding:
         """The pass that decides presence: coarse, or fine where that is direct."""
         return self.grid(grid, coarse=not self.is_direct(grid))
 
-    def scope_warnings(self, grid: GridConfig) -> tuple[str, ...]:
-        """Why this image is not of the kind that the grid was trained on (empty: it is)."""
-        found = (modality_warning(grid, self.modality), extent_warning(grid, self.whole_view(grid).extent_mm))
+    @functools.cached_property
+    def units_warning(self) -> str | None:
+        """Why the values are not what a CT's are."""
+        return units_warning(self.volume.array) if self.modality is Modality.CT else None
+
+    def scope_warnings(self, grid: GridConfig, learnt: GridConfig | None = None) -> tuple[str, ...]:
+        """Why this image is not of the kind that the grid was trained on (empty: it is). ``learnt``: the grid as an adapter was tuned on it."""
+        learnt = learnt or grid
+        found = (modality_warning(learnt, self.modality), extent_warning(learnt, self.whole_view(grid).extent_mm), self.units_warning)
         return tuple(w for w in found if w)
 
 

@@ -47,6 +47,20 @@ def test_wrong_convolution_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> N
     assert "FAILED" in check.message
 
 
+@pytest.mark.parametrize("operation", ["conv_transpose3d", "scaled_dot_product_attention"])
+def test_an_operation_that_gives_no_number_fails_the_check(monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+    real, calls = getattr(torch.nn.functional, operation), []
+
+    def broken(*args: torch.Tensor, **keywords: int) -> torch.Tensor:
+        calls.append(1)
+        return real(*args, **keywords) * (float("nan") if len(calls) > 1 else 1.0)
+
+    monkeypatch.setattr(torch.nn.functional, operation, broken)
+    check = self_check("cpu")
+    assert not check.passed
+    assert "FAILED" in check.message
+
+
 @pytest.mark.parametrize("request_", ["gpu", "", "cuda:x", "cpu:", "cuda:-1"])
 def test_unknown_name_lists_the_known_ones(request_: str) -> None:
     with pytest.raises(DeviceError, match=rf"The device '{request_}' is unknown; use one of auto, cpu, cuda, mps"):

@@ -127,7 +127,7 @@ def test_out_of_memory_on_a_gpu_falls_back_to_the_cpu_and_says_so(engine: RefSAM
     found = engine.segment(held, ["brainstem"])[0]
     assert found.mask.any()
     assert engine.device.type == "cpu"
-    assert any("ran out of memory; this run fell back to the CPU" in w for w in engine.warnings)
+    assert any("ran out of memory; from here on the CPU is used" in w for w in engine.warnings)
     assert all(grid.device.type == "cpu" for grid in held.grids.values())
     assert np.array_equal(engine.segment(held, ["brainstem"])[0].mask, found.mask)
 

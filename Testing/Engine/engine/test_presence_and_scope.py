@@ -10,7 +10,9 @@ from tiny_engine import BOTH, blocks, make_engine
 
 from RefSAM3DLib.checkpoint import Calibration, Checkpoint
 from RefSAM3DLib.engine import RefSAM3DEngine
+from RefSAM3DLib.errors import DeviceError
 from RefSAM3DLib.geometry import Geometry
+from RefSAM3DLib.inference.localize import Finding
 from RefSAM3DLib.inference.postprocess import NativeMap
 from RefSAM3DLib.inference.session import PromptSession, TermAnswer
 from RefSAM3DLib.types import Modality, Verdict
@@ -76,6 +78,56 @@ def test_a_small_structure_is_no_speck_of_a_larger_one(engine: RefSAM3DEngine, m
     assert np.array_equal(without.mask, large.mask)
     cut = engine.segment(blocks(), ["brainstem plus larynx"], roi=(0, 20, 16, 24, 0, 28))[0]
     assert np.array_equal(cut.mask, small.mask)
+
+
+def test_what_was_to_be_subtracted_and_could_not_be_outlined_is_said(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PromptSession, "_draw", lambda self, term, *rest: 0.0 if term.term.structure == "larynx" else outlined(self, term))
+    whole, rest = engine.segment(blocks(), ["brainstem", "brainstem minus larynx"])
+    assert np.array_equal(rest.mask, whole.mask)
+    assert rest.verdict is Verdict.UNCERTAIN
+    assert any("'larynx' is in view but could not be outlined, so nothing was subtracted" in w for w in rest.warnings)
+
+
+def test_a_region_without_the_structure_says_so(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PromptSession, "_draw", outlined)
+    inside, beside = (engine.segment(blocks(), ["larynx"], roi=roi)[0] for roi in ((0, 20, 16, 24, 0, 28), (0, 20, 0, 10, 0, 28)))
+    assert inside.verdict is Verdict.PRESENT
+    assert inside.warnings == ()
+    assert beside.verdict is Verdict.UNCERTAIN
+    assert any("nothing of it lies in the region" in w for w in beside.warnings)
+
+
+def test_an_answer_that_is_no_number_is_an_error(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("RefSAM3DLib.inference.session.localize", lambda views, prompts: [Finding(float("nan"), None)])
+    with pytest.raises(DeviceError, match="no number for 'brainstem'"):
+        engine.segment(blocks(), ["brainstem"])
+
+
+def test_a_bias_beyond_all_exponentials_is_absent() -> None:
+    assert make_engine(calibration=Calibration(scale=0.01, bias=-800.0)).segment(blocks(), ["brainstem"])[0].verdict is Verdict.ABSENT
+
+
+@pytest.mark.parametrize("change", [lambda a: a + 1024, lambda a: np.clip((a + 1024) / 8, 0, 255)], ids=["no intercept", "a picture"])
+def test_a_ct_in_other_units_is_never_denied_with_certainty(change) -> None:
+    """Air is 0 and soft tissue 1064: nothing looks like itself, so that "absent" says nothing of the patient."""
+    array = np.full((20, 24, 28), -1000, np.int16)
+    array[2:18, 3:21, 4:24] = 40  # a body
+    array[6:9, 8:12, 9:13] = -90  # with fat
+    engine, volume = make_engine(calibration=Calibration(scale=0.01, bias=-5.0)), dataclasses.replace(blocks(), array=array)
+    assert engine.segment(volume, ["brainstem"])[0].verdict is Verdict.ABSENT
+    found = engine.segment(dataclasses.replace(volume, array=np.ascontiguousarray(change(volume.array.astype(np.float32)))), ["brainstem"])[0]
+    assert found.verdict is Verdict.UNCERTAIN
+    assert not found.mask.any()
+    assert any("do not look like Hounsfield units" in w for w in found.warnings)
+
+
+def test_an_image_that_another_model_encoded_is_read_anew(engine: RefSAM3DEngine) -> None:
+    other = make_engine(seed=1)
+    volume = blocks()
+    expected = other.segment(volume, ["brainstem"], probability=True)[0]
+    found = other.segment(engine.embed(volume), ["brainstem"], probability=True)[0]
+    assert found.presence == expected.presence
+    assert np.array_equal(found.probability, expected.probability)
 
 
 @pytest.mark.parametrize("kept", [slice(0, 18), slice(14, 28), slice(9, 18)])

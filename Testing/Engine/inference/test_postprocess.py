@@ -24,14 +24,21 @@ def test_union_is_the_larger_and_difference_what_the_other_is_not() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.integers(0, 999), st.lists(st.booleans(), min_size=1, max_size=4), st.sampled_from([0.3, 0.5, 0.6]))
-def test_parts_of_a_combination_make_up_its_outline(seed: int, later: list[bool], threshold: float) -> None:
+@given(st.integers(0, 999), st.lists(st.booleans(), min_size=1, max_size=4), st.lists(st.sampled_from([0.3, 0.5, 0.6]), min_size=5, max_size=5))
+def test_parts_of_a_combination_are_the_outlines_that_each_term_has_alone(seed: int, later: list[bool], thresholds: list[float]) -> None:
     rng, subtract = np.random.default_rng(seed), [False, *later]
     lows = rng.integers(0, 3, (len(subtract), 3))
     maps = [NativeMap(rng.random((4, 5, 6), np.float32), (d, d + 4, h, h + 5, w, w + 6)) for d, h, w in lows.tolist()]
-    parts = parts_of(maps, subtract, threshold)
+    thresholds = thresholds[: len(maps)]
+    parts = parts_of(maps, subtract, thresholds)
     assert len(parts) == subtract.count(False)
-    assert np.array_equal(np.logical_or.reduce(parts), combine(maps, subtract).values > threshold)
+    arrays, _ = align(maps)
+    expected = np.zeros(arrays[0].shape, bool)
+    for values, minus, threshold in zip(arrays, subtract, thresholds, strict=True):
+        expected = expected & ~(values > threshold) if minus else expected | (values > threshold)
+    assert np.array_equal(np.logical_or.reduce(parts), expected)
+    if len({*thresholds}) == 1 and thresholds[0] == 0.5:
+        assert np.array_equal(expected, combine(maps, subtract).values > 0.5)
 
 
 def test_aligned_maps_are_zero_outside_their_own_box() -> None:
