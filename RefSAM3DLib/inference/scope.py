@@ -53,7 +53,7 @@ def extent_warning(grid: GridConfig, extent_mm: tuple[float, float, float]) -> s
         seen = " x ".join(f"{v:.0f}" for v in grid.extent_mm[1])
         here = " x ".join(f"{v:.0f}" for v in extent_mm)
         return (
-            f"The field of view is {here} mm, the images that '{grid.name}' was learnt from had at most {seen} mm (height x depth x "
+            f"The field of view is {here} mm, the images that {', '.join(grid.structures[:3])} were learnt from had at most {seen} mm (height x depth x "
             "width); crop the volume to the region, or check the result with care."
         )
     return None

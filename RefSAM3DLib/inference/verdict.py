@@ -46,9 +46,10 @@ def outline_doubt(structure: str, confidence: float | None, calibration: Calibra
     least = calibration.least_confidence.get(structure)
     if least is None or confidence >= least:
         return ""
+    digits = 2 if f"{confidence:.2f}" != f"{least:.2f}" else 4
     return (
-        f"'{structure}' was outlined with an unusually low confidence ({confidence:.2f}; {least:.2f} or more where it is intact): it may be missing, "
-        "altered or outlined wrongly. Look at it before you use it."
+        f"'{structure}' was outlined with an unusually low confidence ({confidence:.{digits}f}; {least:.{digits}f} or more where it is intact): it "
+        "may be missing, altered or outlined wrongly. Look at it before you use it."
     )
 
 

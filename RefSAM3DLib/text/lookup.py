@@ -54,7 +54,10 @@ def look_up(phrase: Phrase, index: Index, alone: bool = True) -> Finding:
         near = index.find(content) or index.near(content)
         finding = _close(near, sides, text, "")
         if finding.suggestions:
-            note = f"'{text}' is not in the vocabulary; did you mean '{finding.suggestions[0]}'?"
+            # Both of a pair: one alone would read as the answer to a side that was not understood.
+            meant = [name for name in finding.suggestions if name in near[0].names.values()] or finding.suggestions[:1]
+            quoted = "' or '".join(meant)
+            note = f"'{text}' is not in the vocabulary; did you mean '{quoted}'?"
             return _close(near, sides, text, _side_note(near[0], sides) or note)
     near = index.near(phrase.content)
     return _close(near, phrase.sides, text, _near_note(phrase, near, index))
@@ -134,10 +137,19 @@ def _near_note(phrase: Phrase, near: Sequence[Concept], index: Index) -> str:
         if canonical_word(word) not in index.words | lexicon.NEUTRAL and word not in SIDE_WORDS and word not in lexicon.BOTH_SIDES
     ]
     if not near:
-        return f"'{_shown(' '.join(phrase.words))}' is not in this model's vocabulary."
+        return f"'{_shown(' '.join(phrase.words))}' is not in this model's vocabulary. It has {_offered(index)}."
     if foreign:
         return f"The word '{_shown(foreign[0])}' is not understood here, so nothing is segmented until you choose a structure."
     return "The text does not name exactly one structure; choose one, or separate several with commas."
+
+
+def _offered(index: Index, most: int = 12) -> str:
+    """The structures that may be asked for, a pair once."""
+    titles = []
+    for concept in index.concepts:
+        names = list(concept.names.values())
+        titles.append(names[0] if len(names) == 1 else f"left and right {concept.names['left'].removeprefix('left ')}")
+    return ", ".join(titles[:most]) + (f" and {len(titles) - most} more" if len(titles) > most else "")
 
 
 def _shown(text: str, length: int = 60) -> str:

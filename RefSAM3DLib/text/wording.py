@@ -16,6 +16,8 @@ _RUN = re.compile(rf"[^\W_]+(?:[{_APOSTROPHES}][^\W_]+)*")
 _ZERO_WIDTH_SPACE = "\u200b"
 
 _OPPOSITE = {"left": "right", "l": "r", "lt": "rt", "lhs": "rhs", "sinister": "dexter", "sinistra": "dextra", "sinistrum": "dextrum"}
+# The side words of the languages whose organ names are close enough to Latin and English to be understood ("parotide droite", "Parotis rechts").
+_OPPOSITE |= {"gauche": "droite", "links": "rechts", "linke": "rechte", "linker": "rechter", "linken": "rechten", "izquierda": "derecha"}
 #: Every word that names the patient's left or right, and which of the two.
 SIDE_WORDS = dict.fromkeys(_OPPOSITE, "left") | dict.fromkeys(_OPPOSITE.values(), "right")
 _OPPOSITE |= {right: left for left, right in _OPPOSITE.items()}

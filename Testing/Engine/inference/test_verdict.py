@@ -117,3 +117,8 @@ def test_combination_without_one_of_its_structures_is_uncertain_and_names_it() -
         assert union.verdict is Verdict.UNCERTAIN
         assert [absent in w and wanted in w for w in union.warnings] == [True]
         assert (difference.verdict, len(difference.warnings)) == ((Verdict.PRESENT, 0) if middle != logits[absent] else (Verdict.UNCERTAIN, 1))
+
+
+def test_a_confidence_just_below_the_usual_is_told_from_it() -> None:
+    said = outline_doubt("esophagus", 0.8211, Calibration(least_confidence={"esophagus": 0.8239}))
+    assert "0.8211; 0.8239 or more" in said

@@ -81,3 +81,19 @@ def test_punctuation_before_a_subtraction_does_not_drop_it(text: str, resolved: 
 @pytest.mark.parametrize("text", ["cord, vocal", "brainstem/spinal cord junction"])
 def test_another_organ_written_like_a_list_draws_none_of_ours(text: str):
     assert all(r.status is not PromptStatus.KNOWN for r in resolve(text, VOCABULARY))
+
+
+@pytest.mark.parametrize(("text", "side"), [("parotide droite", "right"), ("glande parotide gauche", "left"), ("Parotis rechts", "right"), ("linke Parotis", "left")])
+def test_a_side_in_another_language_is_never_answered_by_the_other(text: str, side: str):
+    (found,) = resolve(text, VOCABULARY)
+    assert {found.resolved, *found.suggestions} - {""} == {f"{side} parotid gland"}
+
+
+def test_a_side_that_is_not_understood_names_both():
+    (found,) = resolve("parotide destra", VOCABULARY)
+    assert found.note.endswith("did you mean 'left parotid gland' or 'right parotid gland'?")
+
+
+def test_an_unknown_structure_is_answered_with_those_that_there_are():
+    (found,) = resolve("liver", VOCABULARY)
+    assert "It has brainstem, spinal cord, left and right parotid gland, " in found.note
