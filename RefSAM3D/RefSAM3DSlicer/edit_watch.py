@@ -29,7 +29,7 @@ class EditWatch:
     """Of one scene. The nodes are observed, not their ``vtkSegmentation``: a node that follows a sequence gets another one for each frame."""
 
     def __init__(self) -> None:
-        self._machine: dict[Key, int] = {}  # fingerprint of what the machine drew
+        self._machine: dict[Key, set[int]] = {}  # fingerprints of all that the machine drew there: undo brings an earlier one back
         self._stamps: dict[Key, int] = {}  # when it was looked at last
         self._observed: dict[str, list[int]] = {}  # node -> its observers
         self._shown: dict[str, Any] = {}  # node -> the vtkSegmentation it held last
@@ -60,8 +60,7 @@ class EditWatch:
         """The voxels now are the machine's."""
         self._observe(node)
         if tagOf(node, segmentID) == AUTOMATIC:
-            segment, key = node.GetSegmentation().GetSegment(segmentID), (node.GetID(), _frame(node), segmentID)
-            self._machine[key], self._stamps[key] = _fingerprint(segment), _stamp(segment)
+            self._learn(node.GetSegmentation().GetSegment(segmentID), (node.GetID(), _frame(node), segmentID))
 
     def lookAtAll(self) -> None:
         """Every segmentation of the scene: after a scene was loaded, before one is saved."""
@@ -87,16 +86,22 @@ class EditWatch:
     def _lookAt(self, segment: Any, key: Key) -> None:
         if key not in self._machine:
             self._meet(segment, key)
+        elif not _typeOf(segment):  # undo took the machine's mask away: this is a person's own segment again
+            del self._machine[key], self._stamps[key]
         elif self._stamps[key] != _stamp(segment):
             self._stamps[key] = _stamp(segment)
-            kind = AUTOMATIC if _fingerprint(segment) == self._machine[key] else SEMIAUTOMATIC
+            kind = AUTOMATIC if _fingerprint(segment) in self._machine[key] else SEMIAUTOMATIC
             if _typeOf(segment) != kind:
                 segment.SetTag(TYPE_TAG, kind)
 
     def _meet(self, segment: Any, key: Key) -> None:
         """What says that the machine drew it is taken at its word when it comes: with a file, or with its frame."""
         if _typeOf(segment) == AUTOMATIC and segment.GetRepresentation(BINARY_LABELMAP) is not None:
-            self._machine[key], self._stamps[key] = _fingerprint(segment), _stamp(segment)
+            self._learn(segment, key)
+
+    def _learn(self, segment: Any, key: Key) -> None:
+        self._machine.setdefault(key, set()).add(_fingerprint(segment))
+        self._stamps[key] = _stamp(segment)
 
     # ---- events
 

@@ -13,8 +13,8 @@ import slicer
 from .pythonqt import TickTimer
 from .runner import EngineRunner
 
-#: An engine that nobody uses and whose panel is closed ends after this time.
-IDLE_S = 600.0
+#: An engine that nobody uses, while the panel is not shown, ends after this time; so often it is looked at.
+IDLE_S, IDLE_LOOK_MS = 600.0, 60_000
 #: Further arguments and variables of the worker; tests choose another engine with them.
 workerArguments: list[str] = []
 workerEnvironment: dict[str, str] = {}
@@ -22,6 +22,7 @@ workerEnvironment: dict[str, str] = {}
 _runner: EngineRunner | None = None
 _downloads: EngineRunner | None = None
 _idleWatch: TickTimer | None = None
+_isPanelShown = False
 
 
 def root() -> str:
@@ -47,6 +48,8 @@ def engineRunner() -> EngineRunner:
         folder = slicer.app.temporaryPath
         _runner = EngineRunner(workerCommand, TickTimer, folder if os.path.isdir(folder) else tempfile.gettempdir())
         slicer.app.connect("aboutToQuit()", stop)
+    if not _isPanelShown:  # the effect and scripts never leave a panel
+        _watchIdle()
     return _runner
 
 
@@ -62,22 +65,30 @@ def downloadRunner() -> EngineRunner:
 
 def startIdleWatch() -> None:
     """The panel was left: the engine's memory is given back when nobody has used it for some minutes."""
-    global _idleWatch
-    if _idleWatch is None:
-        _idleWatch = TickTimer(_stopIfIdle, intervalMs=60_000)
-    _idleWatch.start()
+    global _isPanelShown
+    _isPanelShown = False
+    _watchIdle()
 
 
 def stopIdleWatch() -> None:
     """The panel is shown again."""
+    global _isPanelShown
+    _isPanelShown = True
     if _idleWatch is not None:
         _idleWatch.stop()
 
 
+def _watchIdle() -> None:
+    global _idleWatch
+    if _idleWatch is None:
+        _idleWatch = TickTimer(_stopIfIdle, IDLE_LOOK_MS)
+    _idleWatch.start()
+
+
 def _stopIfIdle() -> None:
-    if _runner is not None and not _runner.isBusy and time.monotonic() - _runner.lastUsed > IDLE_S:
+    """The watch goes on afterwards: the effect or a script may start the engine again."""
+    if _runner is not None and _runner.isAlive and not _runner.isBusy and time.monotonic() - _runner.lastUsed > IDLE_S:
         _runner.stop()
-        stopIdleWatch()
 
 
 def isBusy() -> bool:

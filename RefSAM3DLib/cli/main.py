@@ -13,6 +13,7 @@ from types import ModuleType
 
 from .. import __version__
 from ..errors import Cancelled, RefSAM3DError
+from .input_end import stopped_with_stdin
 from .streams import tolerant_streams
 
 #: Modules of this package with ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``, in the order of the help.
@@ -33,10 +34,11 @@ def _run(arguments: Sequence[str]) -> int:
     debug = bool(os.environ.get(DEBUG_VARIABLE))
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
     try:
-        args = build_parser(arguments).parse_args(arguments)
-        code = int(args.run(args))
-        sys.stdout.flush()  # a full disk must show here, not in the interpreter's last breath
-        return code
+        with stopped_with_stdin(CANCELLED):
+            args = build_parser(arguments).parse_args(arguments)
+            code = int(args.run(args))
+            sys.stdout.flush()  # a full disk must show here, not in the interpreter's last breath
+            return code
     except SystemExit as stop:  # argparse: 0 after --help, 2 after a mistake
         return stop.code if isinstance(stop.code, int) else USAGE
     except (KeyboardInterrupt, Cancelled):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import stat
 import sys
 import time
 from pathlib import Path
@@ -47,6 +49,29 @@ def until(condition, timeout=60.0):
 
 def isAlive(pid):
     return os.path.exists(f"/proc/{pid}") and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.fixture
+def behindLauncher(logic, tmp_path, monkeypatch):
+    """PythonSlicer may be a launcher that starts the real Python as a child."""
+    launcher = tmp_path / "Python Slicer ä"
+    launcher.write_text(f"#!{sys.executable}\nimport subprocess, sys\nsys.exit(subprocess.call(sys.argv[1:]))\n")
+    launcher.chmod(launcher.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setattr(cli_task, "program", [str(launcher), sys.executable, FAKE])
+    session.workerEnvironment["FAKE_BATCH_SECONDS"] = "60"
+    return logic
+
+
+def startLong(logic, tmp_path):
+    """A batch in the middle of its first case, and the number of the process that holds its folder."""
+    begun = []
+    task = logic.batch(makeImages(tmp_path / "in", count=2, broken=False), "brainstem", tmp_path / "out", onProgress=begun.append)
+    until(lambda: begun)
+    return task, json.loads((tmp_path / "out" / "batch.lock").read_text())["pid"]
+
+
+def howItEnded(tmp_path):
+    return json.loads((tmp_path / "out" / "batch.json").read_text())["runs"][-1]["how"]
 
 
 def test_arguments_are_those_of_the_command_line():
@@ -162,3 +187,26 @@ def test_the_application_stays_alive_meanwhile(logic, tmp_path):
         longest = max(longest, time.perf_counter() - began)
         time.sleep(0.005)
     assert longest < 0.5
+
+
+def test_cancel_reaches_the_python_behind_a_launcher(behindLauncher, tmp_path):
+    task, pid = startLong(behindLauncher, tmp_path)
+    assert isAlive(pid)
+    assert pid != task._process.pid
+    task.cancel()
+    until(lambda: task.isOver, 15)
+    assert (task.state, task.exitCode) == (BatchState.CANCELLED, 130)
+    assert not isAlive(pid)
+    assert not (tmp_path / "out" / "batch.lock").exists()
+    assert howItEnded(tmp_path) == "cancelled"
+    session.workerEnvironment["FAKE_BATCH_SECONDS"] = "0"
+    assert behindLauncher.batch(tmp_path / "in", "brainstem", tmp_path / "out", wait=True).state is BatchState.DONE
+
+
+def test_quitting_reaches_the_python_behind_a_launcher(behindLauncher, tmp_path):
+    task, pid = startLong(behindLauncher, tmp_path)
+    slicer.app.signals.emit("aboutToQuit()")
+    assert task.isOver
+    until(lambda: not isAlive(pid), 15)
+    assert not (tmp_path / "out" / "batch.lock").exists()
+    assert howItEnded(tmp_path) == "cancelled"

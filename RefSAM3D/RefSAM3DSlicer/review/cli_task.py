@@ -13,6 +13,8 @@ from pathlib import Path
 
 import slicer
 
+from RefSAM3DLib.cli.input_end import VARIABLE as STOP_WITH_STDIN
+
 from .. import session as engineSession
 from ..pythonqt import TickTimer
 from ..worker_process import makeReader
@@ -47,10 +49,10 @@ class CliTask:
         with os.fdopen(handle, "wb") as logFile:
             self._process = subprocess.Popen(
                 [*program, *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # says nothing; its end tells the command to stop
                 stdout=subprocess.PIPE,
                 stderr=logFile,  # a pipe that nobody reads would block the command for ever
-                env=engineSession.workerCommand("cli")[1],
+                env={**engineSession.workerCommand("cli")[1], STOP_WITH_STDIN: "1"},
                 bufsize=0,
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
@@ -79,11 +81,14 @@ class CliTask:
         raise NotImplementedError
 
     def cancel(self) -> None:
-        """Tell it to stop."""
+        """Tell it to stop: by the end of its input, which a launcher hands on to the Python behind it; a signal would end the launcher alone."""
         if not self.isOver and self._cancelledAt is None:
             self._cancelledAt = time.monotonic()
-            with contextlib.suppress(OSError):
-                self._process.terminate()
+            self._closeInput()
+
+    def _closeInput(self) -> None:
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
 
     def tick(self) -> None:
         """Read what it said; never waits."""
@@ -106,6 +111,7 @@ class CliTask:
     def _finish(self) -> None:
         self._timer.stop()
         self._reader.close()
+        self._closeInput()
         self.exitCode = self._process.returncode
         said = [line for line in self.logPath.read_text("utf-8", "replace").splitlines() if line.strip()] if self.logPath.exists() else []
         with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ _WORDS = dict(VERDICT_TEXTS)
 
 
 class QueueTable:
-    """``onChosen(item)`` is called when the user goes to another row."""
+    """``onChosen(item)`` is called when the user goes to another row, or clicks on the one that is chosen already."""
 
     def __init__(self, table: Any, onChosen: Callable[[Any], None]) -> None:
         self._table, self._onChosen = table, onChosen
@@ -30,6 +30,7 @@ class QueueTable:
             table.setColumnWidth(column, width)
         table.horizontalHeader().setStretchLastSection(True)
         connect(table, "itemSelectionChanged()", self._onSelection)
+        connect(table, "cellClicked(int,int)", lambda row, column: self._onSelection())
 
     def fill(self, items: list[Any], current: Any = None) -> None:
         """Show ``items``; ``current`` stays chosen if it is among them."""

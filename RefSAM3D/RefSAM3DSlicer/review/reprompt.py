@@ -49,7 +49,10 @@ class RepromptSink:
         if volumeNode is None or not run.results:
             raise InputError(_("The image is not in the scene any more; nothing was recorded."))
         asked = self.session.find(self.item.id)
-        result = asPromptResult(answer_of(run.results, asked.structure), shapeOf(volumeNode))
+        answer = answer_of(run.results, asked.structure)
+        if answer.verdict == Verdict.UNKNOWN.value:  # no answer at all: its empty mask would take the place of the one under review
+            raise InputError(unknownText(self.wording, answer.suggestions))
+        result = asPromptResult(answer, shapeOf(volumeNode))
         yield 0.5
         if not self._isOpen() and self.session.draft(asked) is not None:  # an edit of the mask that the answer would replace
             raise InputError(
@@ -59,6 +62,14 @@ class RepromptSink:
             )
         self.session.record_reprompt(asked, self.wording, result, self.seconds + run.elapsedS, self.comment, engineValues(run.engine, self._adapter))
         yield 1.0
+
+
+def unknownText(wording: str, suggestions: tuple[str, ...]) -> str:
+    """What is said of words that the engine does not know."""
+    text = _("The engine does not know '{wording}'; nothing was recorded.").format(wording=wording)
+    if suggestions:
+        return text + " " + _("Did you mean {names}?").format(names=", ".join(f"'{name}'" for name in suggestions[:3]))
+    return text + " " + _("Ask in other words, or decide about the mask as it is.")
 
 
 def asPromptResult(result: RunResult, shape: tuple[int, int, int]) -> PromptResult:
@@ -170,6 +181,9 @@ class Reprompting:
             if section.scene.isChanged():  # edited while the engine ran
                 text += " " + _("Your edit of the mask before is kept in the segmentation '{name}'.").format(name=section.scene.segmentationNode.GetName())
                 section.scene.forgetItem()
+            sent, typed = task.sink.comment, section.ui.commentEdit.text
             section.view.item = None
             section.show(item)
+            if typed != sent:  # typed while the engine ran: not in the record yet
+                section.ui.commentEdit.text = typed
         section.addMessage("info", text)

@@ -12,7 +12,7 @@ from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.places import box_of
 
 from .. import edit_watch
-from ..labelmaps import hasVoxels, segmentsOf
+from ..labelmaps import hasVoxels, ijkToLocal, segmentsOf
 from ..segmentation_writer import SegmentationWriter, createSegmentation, describe, writeProbability
 from .scene_arrays import addVolumeNode, segmentArray, tagsOf
 
@@ -39,6 +39,7 @@ class ReviewScene:
         self._loadedID = self._volumeID = self._segmentationID = self._probabilityID = ""
         self.segmentID = ""
         self._saved = (0, 0)
+        self._place = np.eye(4)  # of the image's voxels in the mask's frame when the mask was shown
         self._retired: list[str] = []  # nodes of the item before, until the next one is shown
         self.kept: list[str] = []  # names of segmentations that were left in the scene, since the user has added to them
         self.started: np.ndarray | None = None
@@ -108,7 +109,7 @@ class ReviewScene:
             part = mask[box[0] : box[1], box[2] : box[3], box[4] : box[5]].astype(np.uint8)
             self.segmentID = SegmentationWriter(volumeNode, node).write(part, box, name, item.colour, {}, tagsOf(item, isMachines))
             edit_watch.start().remember(node, self.segmentID)
-        self._segmentationID = node.GetID()
+        self._segmentationID, self._place = node.GetID(), ijkToLocal(volumeNode, node)
         self._turnEditorsTo(node, before)
         if before is not None:
             self._takeAway(before, beforeID)
@@ -187,16 +188,24 @@ class ReviewScene:
 
     # ---- the edit
 
+    @property
+    def isLost(self) -> bool:
+        """True if a mask was shown and its image, its segmentation or its segment was removed; costs nothing."""
+        node = self.segmentationNode
+        return bool(self._segmentationID) and (node is None or self.volumeNode is None or node.GetSegmentation().GetSegment(self.segmentID) is None)
+
     def mask(self) -> np.ndarray | None:
         """The voxels of the segment now, None if no mask is shown.
 
         Raises:
-            InputError: the segmentation or its segment was removed.
+            InputError: the segmentation or its segment was removed, or lies elsewhere in the image than it did.
         """
         if not self._segmentationID:
             return None
         if self.segmentationNode is None or self.volumeNode is None:
             raise InputError(_("The image or the segmentation under review was removed from the scene; choose the item again."))
+        if not np.allclose(ijkToLocal(self.volumeNode, self.segmentationNode), self._place, atol=1e-4):  # every voxel would seem to be edited
+            raise InputError(_("The image or its mask was moved by a transform; put both back under the same one."))
         return segmentArray(self.segmentationNode, self.segmentID, self.volumeNode)
 
     def wasTouched(self) -> bool:
@@ -204,11 +213,11 @@ class ReviewScene:
         return bool(self._segmentationID) and self.stamp() != self._saved
 
     def isChanged(self) -> bool:
-        """True if the segment is not what was shown at first."""
+        """True if the segment is not what was shown at first, or may be: one that was moved cannot be compared."""
         try:
             mask = self.mask()
         except InputError:
-            return False
+            return not self.isLost
         return mask is not None and not np.array_equal(mask, self.started)
 
     def markSaved(self) -> None:

@@ -199,8 +199,17 @@ class ReviewSection:
             self.go(self.session.find(current.id))
 
     def go(self, item: Any) -> None:
-        """Open an item; the edits of the one before are stored first, and it stays if they cannot be."""
-        if self.session is None or item is None or (self.view.item is item):
+        """Open an item; the edits of the one before are stored first, and it stays if they cannot be.
+
+        The item that is open already is shown anew if its nodes were removed.
+        """
+        if self.session is None or item is None:
+            return
+        if self.view.item is item:
+            if self.scene.isLost:
+                comment = self.ui.commentEdit.text
+                self.show(item)
+                self.ui.commentEdit.text = comment
             return
         if not self.leave():
             self.queue.choose(self.view.item)
