@@ -83,7 +83,9 @@ def test_another_organ_written_like_a_list_draws_none_of_ours(text: str):
     assert all(r.status is not PromptStatus.KNOWN for r in resolve(text, VOCABULARY))
 
 
-@pytest.mark.parametrize(("text", "side"), [("parotide droite", "right"), ("glande parotide gauche", "left"), ("Parotis rechts", "right"), ("linke Parotis", "left")])
+@pytest.mark.parametrize(
+    ("text", "side"), [("parotide droite", "right"), ("glande parotide gauche", "left"), ("Parotis rechts", "right"), ("linke Parotis", "left")]
+)
 def test_a_side_in_another_language_is_never_answered_by_the_other(text: str, side: str):
     (found,) = resolve(text, VOCABULARY)
     assert {found.resolved, *found.suggestions} - {""} == {f"{side} parotid gland"}
