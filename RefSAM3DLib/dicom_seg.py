@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
+import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,8 +29,17 @@ from .types import PromptResult, Volume
 log = logging.getLogger(__name__)
 
 _GRID = "grid"
+#: What a SEG takes over from its source, of patient, study and frame of reference.
+_COPIED = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber",
+    "FrameOfReferenceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID",
+)  # fmt: skip
 #: Slicer's Python is not the one that a shell's pip serves.
 HIGHDICOM_ADVICE = "install it with: pip install highdicom (in Slicer's Python console: slicer.util.pip_install('highdicom'))"
+
+
+class UnfitSeriesError(OutputError):
+    """A DICOM series lacks what a SEG must copy. The text names attributes and no values, which may identify the patient."""
 
 
 def check_highdicom(path: object) -> None:
@@ -47,7 +58,8 @@ def write_dicom_seg(path: Path, results: Sequence[PromptResult], volume: Volume,
     """Write the drawn results as one binary SEG that refers to the source images.
 
     Raises:
-        OutputError: nothing is drawn, the source images are gone or lack what a SEG must copy.
+        UnfitSeriesError: the source images lack what a SEG must copy, or have it in a form that no SEG may have.
+        OutputError: nothing is drawn, or the source images are gone.
     """
     import highdicom as hd
     import pydicom
@@ -90,10 +102,42 @@ def write_dicom_seg(path: Path, results: Sequence[PromptResult], volume: Volume,
                 content_label="REFSAM3D",
                 series_description=f"RefSAM3D {model}"[:64],
             )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        log.debug("highdicom refuses the series", exc_info=True)
-        raise OutputError(f"The DICOM series cannot carry a SEG ({error}); write a .seg.nrrd file instead.") from error
-    seg.save_as(path)
+            seg.save_as(path)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError, struct.error) as error:
+        # The packages' own words hold values, which may name the patient: "Unable to convert '17/05/2024'". So would a chained traceback.
+        names = unfit_attributes(images[0], str(error))
+        log.debug("no SEG: %s, %s", type(error).__name__, names)
+        cause = f"missing or not in DICOM's form: {', '.join(names)}" if names else f"refused by highdicom: {type(error).__name__}"
+        raise UnfitSeriesError(f"The DICOM series cannot carry a SEG ({cause}); correct the series, or write a .seg.nrrd file instead.") from None
+
+
+def unfit_attributes(image: Any, words: str = "") -> list[str]:
+    """Names of the attributes that a SEG copies and that ``image`` lacks or has in another form; never their values.
+
+    Args:
+        words: of the package that refused: an attribute or tag that it names is added.
+    """
+    from pydicom.datadict import keyword_for_tag, tag_for_keyword
+
+    named = [name for name in re.findall(r"has no attribute '(\w+)'", words) if tag_for_keyword(name) is not None]
+    named += [keyword_for_tag(int(group + element, 16)) for group, element in re.findall(r"^With tag \(([0-9A-Fa-f]{4}), ?([0-9A-Fa-f]{4})\)", words)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they have the values too
+        named += [name for name in _COPIED if not _is_fit(image, name)]
+    return list(dict.fromkeys(filter(None, named)))
+
+
+def _is_fit(image: Any, name: str) -> bool:
+    from pydicom.valuerep import DA, TM
+
+    try:
+        element = image[name]
+        text = "" if element.value is None else str(element.value)
+        if element.VR in ("DA", "TM"):
+            (DA if element.VR == "DA" else TM)(text)
+    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError):
+        return False
+    return bool(text) if name.endswith("UID") else name != "PatientSex" or text in ("", "M", "F", "O")
 
 
 def _description(hd: Any, number: int, name: str, label: int, result: PromptResult, geometry: Geometry, info: Mapping[str, Any]) -> Any:

@@ -39,6 +39,8 @@ _CHAIN = ("previous", "hash")
 _HASH_MARK = b',"hash":"'
 #: No entry is longer; read back to find the line before.
 _LONGEST_LINE = 1 << 20
+#: What systems say of a lock on a drive that has none (network drives, some of containers and sticks).
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
 #: Where Windows locks one byte, far behind any content, so that readers are not blocked.
 _LOCK_OFFSET = 1 << 40
 
@@ -75,14 +77,27 @@ class LogContent:
 
 
 @contextlib.contextmanager
-def _exclusive(descriptor: int) -> Iterator[None]:
-    """Hold the advisory lock of an open file. The kernel frees it if the process dies."""
+def _exclusive(descriptor: int, path: Path) -> Iterator[None]:
+    """Hold the advisory lock of an open file. The kernel frees it if the process dies.
+
+    Raises:
+        OutputError: the drive has no locks, so that two writers could spoil each other's lines. Nothing was written then.
+    """
     if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            raise OutputError(
+                f"'{path}' cannot be locked: its drive has no file locks ({error.strerror}), and nothing was written;"
+                " put the folder on another drive, or mount this one with locks."
+            ) from error
         try:
             yield
         finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            with contextlib.suppress(OSError):  # what was written stands, and closing the file frees the lock too
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
         return
     import msvcrt  # pragma: no cover
 
@@ -105,14 +120,15 @@ def _is_unaltered(line: bytes) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a new or renamed name in ``folder`` durable (POSIX; Windows does it by itself)."""
+    """Make a new or renamed name in ``folder`` durable (POSIX; Windows does it by itself), as far as the drive can: some refuse it for folders."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(OSError):  # the content is on the disk by then, and to call it unwritten would have it written twice
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 class AppendLog:
@@ -125,17 +141,17 @@ class AppendLog:
         """Write one entry and return it as stored, when it is on the disk.
 
         Raises:
-            OutputError: the file is read-only, the disk is full or the folder is gone. The entry is then not in the log.
+            OutputError: the file is read-only, the disk is full, the folder is gone or its drive has no locks. The entry is then not in the log.
         """
-        new = not self.path.exists()
+        new = not self.path.exists()  # made with the mode that the user's umask leaves: colleagues of a group may write to one trail
         if not new and not stat.S_IMODE(self.path.stat().st_mode) & 0o222:  # asked of the mode: root may write to anything
             raise OutputError(f"'{self.path}' was made read-only, so nothing can be recorded; make it writable again and repeat.")
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
             raise OutputError(f"'{self.path}' cannot be opened for writing: {error.strerror}; check the folder and its permissions.") from error
         try:
-            with _exclusive(descriptor):
+            with _exclusive(descriptor, self.path):
                 stored = self._append_locked(descriptor, entry)
             if new:
                 sync_folder(self.path.parent)
@@ -207,7 +223,8 @@ class AppendLog:
         try:
             with open(self.path, "rb") as handle:
                 if fcntl is not None:  # else a line that is just being written looks like a cut one
-                    fcntl.flock(handle, fcntl.LOCK_SH)
+                    with contextlib.suppress(OSError):  # a drive without locks may be read all the same
+                        fcntl.flock(handle, fcntl.LOCK_SH)
                 data = handle.read()
         except FileNotFoundError:
             return

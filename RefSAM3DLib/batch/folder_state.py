@@ -45,7 +45,7 @@ class FolderState:
 
     @classmethod
     def read(cls, folder: Path) -> FolderState:
-        """Fold the journal of ``folder``. An entry about a case replaces what was said before."""
+        """Fold the journal of ``folder``. An entry about a case replaces what was said before, unless it says nothing about a result that is there."""
         log = AppendLog(Path(folder) / JOURNAL)
         content = log.read()
         state = cls(log=content, complaint=content.complaint(log.path))
@@ -53,9 +53,15 @@ class FolderState:
             key, event = str(entry.get("case", "")), entry.get("event")
             if not key:
                 continue
-            if event in ("done", "failed"):
+            if event == "done" or (event == "failed" and not _leaves_result(folder, key, state.cases.get(key), entry)):
                 state.cases[key] = CaseState(str(event), entry)
         return state
+
+
+def _leaves_result(folder: Path, key: str, before: CaseState | None, failure: dict[str, Any]) -> bool:
+    """Whether a failure leaves the earlier result of its case valid: the image could not even be read (it is off line, or was archived)."""
+    was_read = failure.get("fingerprint") or failure.get("input_sha256")
+    return before is not None and before.status == "done" and not was_read and (case_folder(folder, key) / f"{key}.json").is_file()
 
 
 def case_folder(folder: Path, key: str) -> Path:

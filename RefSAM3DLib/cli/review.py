@@ -147,9 +147,17 @@ def _edited_mask(session: Any, item: Any, path: Path) -> Any:
     """The item's structure in a segmentation or label map, on the grid of the result: by its name, its value, or as the only one there is."""
     from ..compare import read_masks
     from ..errors import InputError
+    from ..review.lone_segment import other_structure
 
     drawn = read_masks(path, {})
-    chosen = next((name for name in (item.structure, f"label {item.label}") if name in drawn), "") or (next(iter(drawn)) if len(drawn) == 1 else "")
+    chosen = next((name for name in (item.structure, f"label {item.label}") if name in drawn), "")
+    if not chosen and len(drawn) == 1:
+        chosen = next(iter(drawn))
+        if other := other_structure(chosen, item, session.items):
+            raise InputError(
+                f"The only segment of '{path}' is '{chosen}', which is {other}, and '{item.id}' is {item.structure}; "
+                "give the file of this structure, or rename the segment."
+            )
     if not chosen:
         held = ", ".join(f"'{name}'" for name in drawn) or "nothing"
         raise InputError(
@@ -182,7 +190,8 @@ def _agreement(session: Any, args: argparse.Namespace) -> int:
         sys.stdout.write("Fewer than two reviewers have decided on this folder.\n")
     for row in rows:
         kappa, dice = ("-" if row[name] is None else f"{row[name]:.3f}" for name in ("kappa", "dice"))
-        sys.stdout.write(f"{row['first']} / {row['second']}  {row['structure'][:30]:30} {row['items']:4} items  kappa {kappa:>6}  Dice {dice:>6}\n")
+        left_out = f"  ({row['left_out']} left out: decided about different results)" if row["left_out"] else ""
+        sys.stdout.write(f"{row['first']} / {row['second']}  {row['structure'][:30]:30} {row['items']:4} items  kappa {kappa:>6}  Dice {dice:>6}{left_out}\n")
     return 0
 
 
@@ -194,8 +203,11 @@ def _csv(session: Any, args: argparse.Namespace) -> int:
 def _result(session: Any, args: argparse.Namespace) -> int:
     from ..review.structured_result import write_structured_result
 
+    told = len(session.notes)
     for path in write_structured_result(session, args.case, args.output, args.overwrite):
         sys.stdout.write(f"{path}\n")
+    for note in session.notes[told:]:
+        sys.stderr.write(note + "\n")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from ..batch.outliers import known_ranges
@@ -62,8 +63,7 @@ def histogram(structure: str, volumes: Sequence[float]) -> Histogram:
     if known and high > low:
         left, right = ((limit - low) / (high - low) * WIDTH for limit in known)
         place = (min(max(left, 0.0), WIDTH), min(max(right, 0.0), WIDTH))
-    ordered = sorted(volumes)
-    return Histogram(structure, bars, low, high, ordered[len(ordered) // 2], len(volumes), known, place)
+    return Histogram(structure, bars, low, high, median(volumes), len(volumes), known, place)
 
 
 def histograms(rows: Sequence[dict[str, Any]]) -> list[Histogram]:

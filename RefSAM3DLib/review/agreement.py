@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from ..errors import RefSAM3DError
 from .masks import MaskReader
 from .status import last_by_reviewer
+from .subject import Subject
 from .verdicts import ReviewVerdict
 
 #: Row that sums up all structures.
@@ -35,7 +37,8 @@ def cohens_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
 def agreement(folder: Path, entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per pair of reviewers and structure, and one over all structures.
 
-    Compared are the last decisions that are final (accept, accept with edits, reject) on items that both decided.
+    Compared are the last decisions that are final (accept, accept with edits, reject) on items that both decided, as long as both looked at
+    the same mask of the same structure: ``left_out`` counts the others, between which the batch had made something else.
     Dice is the mean over items of which both kept a mask (the machine's or an edited one).
     """
     final = {
@@ -46,10 +49,16 @@ def agreement(folder: Path, entries: Iterable[dict[str, Any]]) -> list[dict[str,
     for first, second in combinations(sorted(final), 2):
         shared = sorted(set(final[first]) & set(final[second]))
         groups: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {ALL: []}
+        left_out: Counter[str] = Counter()
         for item in shared:
             pair = final[first][item], final[second][item]
+            structure = str(pair[0].get("structure") or "failed case")
+            own = groups.setdefault(structure, [])
+            if Subject.of_entry(pair[0]).differs(Subject.of_entry(pair[1])):
+                left_out.update((ALL, structure))
+                continue
             groups[ALL].append(pair)
-            groups.setdefault(str(pair[0].get("structure") or "failed case"), []).append(pair)
+            own.append(pair)
         for structure, pairs in groups.items():
             overlaps = [value for a, b in pairs if (value := _dice(folder, reader, a, b)) is not None]
             rows.append(
@@ -58,6 +67,7 @@ def agreement(folder: Path, entries: Iterable[dict[str, Any]]) -> list[dict[str,
                     "second": second,
                     "structure": structure,
                     "items": len(pairs),
+                    "left_out": left_out[structure],
                     "same_verdict": sum(a["verdict"] == b["verdict"] for a, b in pairs),
                     "kappa": cohens_kappa([(a["verdict"], b["verdict"]) for a, b in pairs]),
                     "dice": round(mean(overlaps), 5) if overlaps else None,

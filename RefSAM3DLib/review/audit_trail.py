@@ -43,7 +43,7 @@ class AuditTrail:
             raise OutputError(f"{error} The decision is kept in '{place}' and will be added to the record as soon as that is possible.") from error
 
     def flush_aside(self) -> int:
-        """Append what was kept aside; returns how many entries that were. Entries already in the trail are not repeated."""
+        """Append what was kept aside, marked as such; returns how many entries that were. Entries already in the trail are not repeated."""
         count = 0
         for place in self._aside_places():
             kept = AppendLog(place).read().entries
@@ -52,7 +52,7 @@ class AuditTrail:
             known = {entry.get("id") for entry in self.log.read().entries}
             for entry in kept:
                 if entry.get("id") not in known:
-                    self.log.append(entry)
+                    self.log.append({**entry, "kept_aside": True})
                     count += 1
             with contextlib.suppress(OSError):
                 place.unlink()
@@ -63,7 +63,7 @@ class AuditTrail:
         content = self.log.read()
         known = {entry.get("id") for entry in content.entries}
         for place in self._aside_places():
-            content.entries += [entry for entry in AppendLog(place).read().entries if entry.get("id") not in known]
+            content.entries += [{**entry, "kept_aside": True} for entry in AppendLog(place).read().entries if entry.get("id") not in known]
         return content
 
     def _aside_places(self) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from ..atomic import make_folder, write_aside
 from ..batch.append_log import utc_now
 from ..batch.cases import slug
 from ..geometry import Geometry
+from .subject import Subject
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Draft:
-    """An edit under way. ``seconds`` were spent on it so far; ``machine_mask`` is the hash of the mask it began from."""
+    """An edit under way. ``seconds`` were spent on it so far; ``machine_mask`` is the hash of the mask it began from, ``batch`` what it is about."""
 
     case: str
     label: int
@@ -29,6 +30,7 @@ class Draft:
     comment: str
     machine_mask: str
     time: str
+    batch: Subject = field(default_factory=Subject)
 
 
 class DraftStore:
@@ -41,12 +43,14 @@ class DraftStore:
         """File of an item's draft."""
         return self.folder / f"{case}__{label}.npz"
 
-    def store(self, case: str, label: int, mask: np.ndarray, geometry: Geometry, machine_mask: str, seconds: float, comment: str) -> Path:
+    def store(
+        self, case: str, label: int, mask: np.ndarray, geometry: Geometry, machine_mask: str, seconds: float, comment: str, batch: Subject
+    ) -> Path:
         """Keep the state of an edit; a mask of 512 x 512 x 300 is packed to 10 MB before compression."""
         import numpy as np
 
         make_folder(self.folder)
-        about = {"case": case, "label": label, "seconds": seconds, "comment": comment, "machine_mask": machine_mask, "time": utc_now()}
+        about = {"case": case, "label": label, "seconds": seconds, "comment": comment, "machine_mask": machine_mask, "time": utc_now(), **batch.as_fields()}
         with write_aside(self.path(case, label), overwrite=True) as aside, open(aside, "wb") as handle:
             np.savez_compressed(
                 handle,
@@ -76,6 +80,7 @@ class DraftStore:
             str(about["comment"]),
             str(about["machine_mask"]),
             str(about["time"]),
+            Subject.of_entry({"batch_mask": "", **about}),
         )
 
     def all(self) -> list[Draft]:

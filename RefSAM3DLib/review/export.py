@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import make_folder, write_aside
 from ..batch.case_lists import PER_CASE
+from ..batch.pseudonyms import Identifiers
 from ..errors import InputError, OutputError, RefSAM3DError
 from ..provenance import AUTOMATIC, SEMIAUTOMATIC
 from .queue import ReviewItem
@@ -117,8 +118,8 @@ def _accepted_by_case(session: ReviewSession, reviewer: str) -> Accepted:
     items = {(item.case, item.label): item for item in session.items}
     accepted: Accepted = {}
     for key, entry in last_overall(session.trail.read().entries, reviewer).items():
-        if key in items and status_of({"mask_sha256": items[key].batch_mask_sha256}, entry) == "changed":
-            continue  # the decision was about a mask that the batch has replaced since
+        if key in items and status_of(items[key].batch, entry) == "changed":
+            continue  # the decision was about something that the batch has replaced since
         if key in items and entry["verdict"] in (ReviewVerdict.ACCEPT.value, ReviewVerdict.ACCEPT_EDITED.value) and entry.get("mask_file"):
             item = items[key]
             if entry["verdict"] == "accept" and _machine_verdict(item, entry) == "unknown":
@@ -202,12 +203,12 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _copy_image(session: ReviewSession, item: ReviewItem, target: Path) -> str:
-    """A file is copied as it is; a DICOM series becomes NIfTI, which also leaves its identifiers behind."""
+    """A file is copied as it is. That of a pseudonymous case is written anew, without what its header says; so is a DICOM series, as NIfTI."""
     source = Path(item.image)
     ending = next((e for e in _COPIED if source.name.lower().endswith(e)), "")
     relative = f"images/{item.case}{ending or '.nii.gz'}"
     with write_aside(target / relative) as aside:
-        if ending and source.is_file():
+        if ending and source.is_file() and item.case not in Identifiers(session.folder).cases:
             shutil.copyfile(source, aside)
         else:
             import SimpleITK as sitk

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .subject import Subject
 from .verdicts import STATUS_WORDS, ReviewVerdict
 
 
@@ -23,7 +24,7 @@ class ReviewItem:
         image, series: source of the case ("" if unknown). modality: that the batch read it as.
         segmentation: file of the machine's result. probability: file or "".
         assisted: a person had a share in the mask before this review.
-        mask_sha256: of the mask under review (the batch's, or this reviewer's last re-prompt).
+        mask_sha256: of the mask under review (the batch's, or this reviewer's last re-prompt). batch: what the folder has, which decisions are tied to.
         status: key of ``STATUS_WORDS`` by this reviewer's own decisions. decision: this reviewer's last one.
         others: last decisions of the other reviewers by name.
         warnings: about the result and its image. case_warnings: those about the image, which hold for the answer to another wording too.
@@ -51,7 +52,7 @@ class ReviewItem:
     probability: Path | None = None
     assisted: bool = False
     mask_sha256: str = ""
-    batch_mask_sha256: str = ""
+    batch: Subject = field(default_factory=Subject)
     model: dict[str, Any] = field(default_factory=dict)
     status: str = ""
     decision: dict[str, Any] | None = None

@@ -26,7 +26,8 @@ from .edit_metrics import edit_metrics
 from .items import apply_decisions, make_item
 from .masks import EDITS, REPROMPTS, MaskReader, store_mask
 from .queue import QueueFilter, ReviewItem, ordered
-from .status import is_whole
+from .status import is_whole, late_decisions
+from .subject import image_hashes
 from .verdicts import ReviewVerdict, clean_reviewer, clean_text, load_reasons
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class ReviewSession:
 
     Attributes:
         items: every result and every failed case, in the folder's order. reasons: offered for a rejection.
-        notes: sentences for the user (cut lines of journal or trail, entries that were kept aside and are now recorded).
+        notes: sentences for the user (cut lines of journal or trail, entries that were kept aside and are now recorded, or came too late).
 
     Raises:
         InputError: no batch is in the folder, or the reviewer's name is empty.
@@ -91,12 +92,16 @@ class ReviewSession:
         self._entries = content.entries
         strange = sum(entry.get("event") == "decision" and not is_whole(entry) for entry in content.entries)
         odd = f"'{self.trail.log.path}' has {strange} decision(s) that this program did not write; they are skipped." if strange else ""
-        for complaint in (state.complaint, content.complaint(self.trail.log.path), odd):
+        for complaint in (state.complaint, content.complaint(self.trail.log.path), odd, *late_decisions(content.entries)):
             if complaint and complaint not in self.notes:
                 self.notes.append(complaint)
         sources = {key: case.entry for key, case in state.cases.items()}
         private = Identifiers(self.folder).cases
-        self.items = [make_item(self.folder, row, {**sources.get(row["case"], {}), **private.get(row["case"], {})}) for row in collect_rows(self.folder, state)]
+        images = image_hashes(self.folder, state)
+        self.items = [
+            make_item(self.folder, row, {**sources.get(row["case"], {}), **private.get(row["case"], {})}, images.get(row["case"], ""))
+            for row in collect_rows(self.folder, state)
+        ]
         apply_decisions(self.folder, self.items, self._entries, self.reviewer)
 
     # Queue ------------------------------------------------------------------------------------------------------------
@@ -192,7 +197,6 @@ class ReviewSession:
             raise InputError("Accept with edits needs the edited mask, and only it takes one.")
         extra: dict[str, Any] = {
             "machine_mask": item.mask_sha256,
-            "batch_mask": item.batch_mask_sha256,
             "edited_mask": None,
             "metrics": None,
         }
@@ -226,7 +230,6 @@ class ReviewSession:
         relative, sha256 = store_mask(self.folder, REPROMPTS, item, self.reviewer, result.mask, geometry, wording, result.resolved, model)
         extra = {
             "machine_mask": item.mask_sha256,
-            "batch_mask": item.batch_mask_sha256,
             "edited_mask": sha256,
             "mask_file": relative,
             "mask": sha256,
@@ -268,6 +271,7 @@ class ReviewSession:
             "machine": {"verdict": item.verdict, "presence": item.presence, "confidence": item.confidence},
             "version": __version__,
             "corrects": (item.decision or {}).get("id"),
+            **item.batch.as_fields(),
             **extra,
         }
         try:
@@ -285,7 +289,8 @@ class ReviewSession:
     def store_draft(self, item: ReviewItem, mask: np.ndarray, seconds: float = 0.0, comment: str = "") -> None:
         """Keep an edit under way, so that a crash does not lose it. Call it now and then, and when the item is left."""
         _, geometry = self.machine_mask(item)
-        self.draft_store.store(item.case, item.label, mask.astype(bool, copy=False), geometry, item.mask_sha256, seconds, clean_text(comment, "comment"))
+        edited, comment = mask.astype(bool, copy=False), clean_text(comment, "comment")
+        self.draft_store.store(item.case, item.label, edited, geometry, item.mask_sha256, seconds, comment, item.batch)
 
     def draft(self, item: ReviewItem) -> Draft | None:
         """The unsaved edit of an item if there is one that no decision has overtaken."""
@@ -299,7 +304,7 @@ class ReviewSession:
 
     def _is_current(self, draft: Draft, item: ReviewItem) -> bool:
         """A kill between the record and the removal of its draft leaves a draft that equals the recorded edit."""
-        if draft.machine_mask != item.mask_sha256:
+        if draft.machine_mask != item.mask_sha256 or item.batch.differs(draft.batch):
             return False
         if item.decision is None or item.decision.get("edited_mask") is None:
             return True

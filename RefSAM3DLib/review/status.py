@@ -7,8 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..batch.append_log import AppendLog
+from ..batch.folder_state import FolderState
 from .audit_trail import NAME
 from .queue import ReviewItem
+from .subject import Subject, image_hashes
 from .verdicts import STATUS_WORDS, ReviewVerdict
 
 Item = tuple[str, int]
@@ -47,12 +49,31 @@ def last_by_reviewer(entries: Iterable[dict[str, Any]]) -> dict[str, dict[Item, 
 
 def last_overall(entries: Iterable[dict[str, Any]], reviewer: str = "") -> dict[Item, dict[str, Any]]:
     """Decision that counts for each item: the last final one of anybody, else the last one at all."""
+    return _fold(entries, reviewer)[0]
+
+
+def late_decisions(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """A sentence about each decision that reached the record after a colleague's later one, and does not count for that; none if both say the same."""
+    return [
+        f"'{late['reviewer']}' decided on '{late['case']}/{late['label']}' ({STATUS_WORDS[late['verdict']]}) before '{counts['reviewer']}' did "
+        f"({STATUS_WORDS[counts['verdict']]}), but it reached the record later; what '{counts['reviewer']}' decided counts: talk about it, and decide again."
+        for late, counts in _fold(entries)[1].values()
+        if (late["verdict"], late.get("mask")) != (counts["verdict"], counts.get("mask"))
+    ]
+
+
+def _fold(entries: Iterable[dict[str, Any]], reviewer: str = "") -> tuple[dict[Item, dict[str, Any]], dict[Item, tuple[dict[str, Any], dict[str, Any]]]]:
+    """The decision that counts for each item, and where one came too late for that, it and the one that counts."""
     counting: dict[Item, dict[str, Any]] = {}
+    late: dict[Item, tuple[dict[str, Any], dict[str, Any]]] = {}
     for entry in decisions(entries):
         if reviewer and entry.get("reviewer") != reviewer:
             continue
         item, before = item_of(entry), counting.get(item_of(entry))
         final_before = before is not None and ReviewVerdict(before["verdict"]).is_final
+        if before is not None and final_before and _came_late(entry, before):
+            late[item] = entry, before
+            continue
         # A colleague's later "skip" does not undo a decision; the same reviewer's re-prompt does.
         if (
             ReviewVerdict(entry["verdict"]).is_final
@@ -60,16 +81,21 @@ def last_overall(entries: Iterable[dict[str, Any]], reviewer: str = "") -> dict[
             or (before is not None and before.get("reviewer") == entry.get("reviewer") and entry["verdict"] == "reprompt")
         ):
             counting[item] = entry
-    return counting
+            late.pop(item, None)
+    return counting, late
 
 
-def status_of(row: dict[str, Any], decision: dict[str, Any] | None) -> str:
-    """Key of :data:`~.verdicts.STATUS_WORDS`: the decision, or "changed" if it was about another mask than the folder has now."""
+def _came_late(entry: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether an entry that was kept aside stands behind a colleague's later one. Only here times count: the order of the lines is wrong."""
+    kept_aside = entry.get("kept_aside") is True and entry["reviewer"] != before["reviewer"]
+    return kept_aside and ReviewVerdict(entry["verdict"]).is_final and str(before.get("time", "")) > str(entry.get("time", ""))
+
+
+def status_of(subject: Subject, decision: dict[str, Any] | None) -> str:
+    """Key of :data:`~.verdicts.STATUS_WORDS`: the decision, or "changed" if it was about something else than what the folder has now."""
     if decision is None:
         return ""
-    if decision.get("machine_mask") and row.get("mask_sha256") and decision.get("batch_mask", decision["machine_mask"]) != row["mask_sha256"]:
-        return "changed"
-    return str(decision["verdict"])
+    return "changed" if subject.differs(Subject.of_entry(decision)) else str(decision["verdict"])
 
 
 def is_assisted(item: ReviewItem, decision: dict[str, Any]) -> bool:
@@ -85,10 +111,11 @@ def structure_of(item: ReviewItem, decision: dict[str, Any]) -> str:
 def add_review_status(folder: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of :func:`~RefSAM3DLib.batch.summary.collect_rows` with ``review`` (words), ``review_key`` and ``reviewer``."""
     counting = last_overall(AppendLog(Path(folder) / NAME).read().entries)
+    images = image_hashes(folder, FolderState.read(folder))
     extended = []
     for row in rows:
         decision = counting.get((row["case"], int(row["label"])))
-        key = status_of(row, decision)
+        key = status_of(Subject.of_row(row, images.get(row["case"], "")), decision)
         extended.append(
             {
                 **row,

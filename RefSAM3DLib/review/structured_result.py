@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ from .. import __version__
 from ..atomic import check_output, make_folder, write_aside
 from ..batch.append_log import utc_now
 from ..batch.case_work import read_result
+from ..batch.cases import image_stem
 from ..batch.folder_state import case_folder
 from ..batch.pseudonyms import Identifiers
+from ..dicom_seg import UnfitSeriesError
 from ..errors import InputError
 from ..places import box_of
 from ..types import PromptResult, Verdict, Volume
@@ -29,6 +32,8 @@ _NOTICE = "Made with a research tool; not for diagnosis."
 
 def write_structured_result(session: ReviewSession, case: str, folder: Path | str, overwrite: bool = False) -> list[Path]:
     """Write ``<case>.reviewed.json`` and, if the image is DICOM and any structure was accepted, ``<case>.reviewed.dcm``.
+
+    A series that cannot carry a DICOM SEG has none: the JSON and a note of the session say why.
 
     Args:
         folder: made if it does not exist.
@@ -70,12 +75,16 @@ def write_structured_result(session: ReviewSession, case: str, folder: Path | st
         "notice": _NOTICE,
         "dicom_seg": None,
     }
-    volume = session.volume(items[0]) if accepted else None
+    volume = session.volume(items[0]) if accepted and _may_be_dicom(items[0]) else None
     if volume is not None and volume.dicom_files:
         seg_path = folder / f"{case}.reviewed.dcm"
-        _write_seg(seg_path, accepted, volume, overwrite)
-        report["dicom_seg"] = seg_path.name
-        written.append(seg_path)
+        try:
+            _write_seg(seg_path, accepted, volume, overwrite)
+            report["dicom_seg"] = seg_path.name
+            written.append(seg_path)
+        except UnfitSeriesError as error:  # the decisions are worth signing without it
+            report["dicom_seg_missing"] = str(error)
+            session.notes.append(f"No DICOM SEG was written for '{case}', the JSON alone. {error}")
     with write_aside(path, overwrite=overwrite) as aside:
         aside.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
     return [path, *written]
@@ -89,11 +98,16 @@ def _is_private(session: ReviewSession, item: ReviewItem) -> bool:
     return stored is not None and stored.get("input") == item.case
 
 
+def _may_be_dicom(item: ReviewItem) -> bool:
+    """By what is recorded of the image, which need not be there any more for a result without a DICOM SEG."""
+    return bool(item.series) or not image_stem(Path(item.image).name) or Path(item.image).is_dir()
+
+
 def _is_decided(item: ReviewItem, entry: dict[str, Any] | None) -> bool:
-    """Whether a decision is final and about the mask that the folder has now: a later batch may have made another one."""
+    """Whether a decision is final and about what the folder has now: a later batch may have made something else."""
     if entry is None or not ReviewVerdict(entry["verdict"]).is_final:
         return False
-    return status_of({"mask_sha256": item.batch_mask_sha256}, entry) != "changed"
+    return status_of(item.batch, entry) != "changed"
 
 
 def _finding(item: ReviewItem, entry: dict[str, Any], volume_ml: float | None) -> dict[str, Any]:
@@ -116,7 +130,8 @@ def _write_seg(path: Path, accepted: list[tuple[ReviewItem, dict[str, Any], np.n
 
     results = [_as_result(item, entry, mask, volume) for item, entry, mask in accepted]
     reviewers = list(dict.fromkeys(str(entry["reviewer"]) for _, entry, _ in accepted))
-    with write_aside(path, overwrite=overwrite) as aside:
+    with write_aside(path, overwrite=overwrite) as aside, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's remarks on a value would print it
         write_dicom_seg(aside, results, volume, {**_model_of(*accepted[0][:2]), "version": __version__})
         dataset = pydicom.dcmread(aside)
         dataset.ContentLabel, dataset.SeriesDescription = "REVIEWED", "RefSAM3D, reviewed"

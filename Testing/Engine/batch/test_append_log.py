@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from RefSAM3DLib.batch import append_log
 from RefSAM3DLib.batch.append_log import AppendLog
 from RefSAM3DLib.errors import OutputError
 
@@ -126,3 +129,46 @@ def test_log_of_an_earlier_version_stays_readable_and_is_continued(tmp_path: Pat
     log.append({"n": 3})
     log.path.write_bytes(log.path.read_bytes() + b'{"n":4,"previous":"' + _digest(log.path.read_bytes().splitlines()[-1]).encode() + b'"}\n')
     assert "has no hash of its own, unlike lines before it" in log.verify()[-1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no umask")
+def test_colleagues_of_a_group_may_write_to_a_log_where_the_umask_says_so(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        AppendLog(tmp_path / "a.jsonl").append({"n": 1})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.jsonl").stat().st_mode & 0o777 == 0o664
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows syncs no folders")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOLCK, errno.ENOSYS])
+def test_drive_that_cannot_sync_folders_takes_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    log = AppendLog(tmp_path / "a.jsonl")
+    log.append({"n": 1})
+    log.append({"n": 2})
+    assert [entry["n"] for entry in log.read().entries] == [1, 2]
+
+
+@pytest.mark.skipif(append_log.fcntl is None, reason="Windows locks in another way")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOLCK, errno.ENOSYS])
+def test_drive_without_locks_may_be_read_and_says_so_when_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    log = AppendLog(tmp_path / "a.jsonl")
+    log.append({"n": 1})
+
+    def flock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(append_log.fcntl, "flock", flock)
+    assert len(log.read().entries) == 1
+    with pytest.raises(OutputError, match=r"a\.jsonl' cannot be locked: its drive has no file locks .* nothing was written; put the folder on another drive"):
+        log.append({"n": 2})
+    assert len(log.read().entries) == 1

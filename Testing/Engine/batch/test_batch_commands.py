@@ -175,3 +175,31 @@ def test_compare_goes_by_the_names_in_our_label_maps(capsys: pytest.CaptureFixtu
     with pytest.raises(RefSAM3DError, match=r"value 1 is 'brainstem' in '.*a\.nrrd' and 'mandible' in '.*e\.nrrd'; write them as \.seg\.nrrd"):
         rows(ours, written("e.nrrd", "mandible", "brainstem"))
     assert set(rows(ours, tmp_path / "e.nrrd", "--labels", "1=one")) == {"one"}
+
+
+def test_only_segment_of_another_structure_is_no_edit(folder: Path, tmp_path: Path) -> None:
+    import SimpleITK as sitk
+
+    from RefSAM3DLib.compare import to_image
+    from RefSAM3DLib.review import ReviewSession
+    from RefSAM3DLib.segmentation_io import write_segmentation
+    from RefSAM3DLib.types import PromptResult, Verdict
+    from RefSAM3DLib.volume_io import load_volume
+
+    volume = load_volume(tmp_path / "in" / "case_1.nii.gz")
+    mask = ReviewSession(folder, "A").machine_mask(ReviewSession(folder, "A").find("case_1/1"))[0]
+
+    def decide(name: str) -> int:
+        result = PromptResult(name, name, Verdict.PRESENT, 1.0, 1.0, mask, 1.0, None, 0.0)
+        write_segmentation(tmp_path / "edit.seg.nrrd", [result], volume, {}, overwrite=True)
+        return call(review, "decide", folder, "case_1/1", "accept_edited", "--edited", tmp_path / "edit.seg.nrrd", "--reviewer", "A")
+
+    for name, meaning in (("mandible", "mandible"), ("Mandible", "mandible"), ("larynx", "larynx"), ("left_parotid", "left parotid gland")):
+        with pytest.raises(RefSAM3DError, match=f"only segment of .* is '{name}', which is {meaning}, and 'case_1/1' is brainstem; give the file"):
+            decide(name)
+    sitk.WriteImage(to_image(mask.astype(np.uint8) * 2, volume.geometry), str(tmp_path / "edit.nii.gz"))
+    with pytest.raises(RefSAM3DError, match="'label 2', which is mandible"):
+        call(review, "decide", folder, "case_1/1", "accept_edited", "--edited", tmp_path / "edit.nii.gz", "--reviewer", "A")
+    assert not (folder / "review.jsonl").exists()
+    for name in ("Segment_1", "Brainstem", "brain stem", "edited"):
+        assert decide(name) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,30 @@ def test_folder_that_lost_its_pseudonyms_is_not_continued_under_others(tmp_path:
     assert not (tmp_path / "out" / "identifiers.json").exists()
     kept.rename(tmp_path / "out" / "identifiers.json")
     assert batch(tmp_path / "in", tmp_path / "out").counts == {"unchanged": 1}
+
+
+def test_image_that_is_off_line_leaves_the_result_in_place(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for n in range(2):
+        write_volume(tmp_path / "in" / f"c{n}.nii.gz", seed=n)
+    listed = tmp_path / "in" / "list.csv"
+    listed.write_text("image\nc0.nii.gz\nc1.nii.gz\n")
+
+    def run() -> BatchOutcome:
+        return batch(listed, tmp_path / "out")
+
+    run()
+    session = ReviewSession(tmp_path / "out", "A")
+    session.decide(session.find("c0/1"), "accept")
+    (tmp_path / "in" / "c0.nii.gz").rename(tmp_path / "archived.nii.gz")
+    outcome = run()
+    assert (outcome.exit_code, outcome.counts, list(outcome.failures)) == (1, {"failed": 1, "unchanged": 1}, ["c0"])
+    assert [(row["case"], row["verdict"], row["review_key"]) for row in outcome.rows] == [("c0", "present", "accept"), ("c1", "present", "")]
+    assert ReviewSession(tmp_path / "out", "A").find("c0/1").status == "accept"
+    (tmp_path / "archived.nii.gz").rename(tmp_path / "in" / "c0.nii.gz")
+    assert run().counts == {"unchanged": 2}
+    (tmp_path / "in" / "c0.nii.gz").write_bytes(b"another one, which cannot be read")
+    assert [row["verdict"] for row in run().rows] == ["failed", "present"]
+    shutil.rmtree(tmp_path / "out" / "cases" / "c1")
+    (tmp_path / "in" / "c1.nii.gz").unlink()
+    assert [(row["case"], "not there any more" in row["error"]) for row in run().rows if row["verdict"] == "failed"] == [("c0", False), ("c1", True)]

@@ -99,3 +99,9 @@ def test_damaged_manifest_does_not_hide_the_page(tmp_path: Path) -> None:
 
     path = write_report(tmp_path, [])
     assert "0 cases" in path.read_text()
+
+
+def test_median_of_an_even_number_of_volumes_lies_between_the_middle_ones() -> None:
+    assert histogram("x", [50.0, 10.0]).median_ml == 30.0
+    assert histogram("x", [80.0, 10.0, 20.0, 40.0]).median_ml == 30.0
+    assert histogram("x", [80.0, 10.0, 20.0]).median_ml == 20.0

@@ -199,3 +199,34 @@ def test_signed_result_of_a_pseudonymous_case_names_no_place(tmp_path: Path) -> 
         (path,) = write_structured_result(session, item.case, tmp_path / "signed")
         assert json.loads(path.read_text())["input"] == item.case
         assert "ustermann" not in path.read_text()
+
+
+def test_export_of_a_pseudonymous_case_leaves_its_header_behind(tmp_path: Path) -> None:
+    import SimpleITK as sitk
+
+    from RefSAM3DLib.review import export_manifest
+
+    path = write_volume(tmp_path / "Mustermann.nrrd")
+    image = sitk.ReadImage(str(path))
+    image.SetMetaData("DICOM.PatientName", "Mustermann^Erika")
+    sitk.WriteImage(image, str(path))
+    run_batch(path, tmp_path / "out", BatchOptions(prompts=("brainstem",), engine="batch_fake_engine:make", workers=0, pseudonyms=True))
+    session = ReviewSession(tmp_path / "out", "A")
+    session.decide(session.items[0], "accept")
+    content = json.loads(export_manifest(session, tmp_path / "export").manifest.read_text())
+    for exported in (path for path in (tmp_path / "export").rglob("*") if path.is_file()):
+        assert b"ustermann" not in exported.read_bytes()
+    copy = sitk.ReadImage(str(tmp_path / "export" / content["training"][0]["image"]))
+    assert (sitk.GetArrayFromImage(copy) == sitk.GetArrayFromImage(image)).all()
+    assert (copy.GetOrigin(), copy.GetSpacing(), copy.GetDirection()) == (image.GetOrigin(), image.GetSpacing(), image.GetDirection())
+
+
+def test_result_of_an_image_that_is_no_dicom_needs_the_image_no_more(folder: Path, tmp_path: Path) -> None:
+    from RefSAM3DLib.review import write_structured_result
+
+    session = ReviewSession(folder, "A")
+    for item in [item for item in session.items if item.case == "case_0"]:
+        session.decide(item, "accept")
+    (tmp_path / "in" / "case_0.nii.gz").rename(tmp_path / "archived.nii.gz")
+    (path,) = write_structured_result(ReviewSession(folder, "A"), "case_0", tmp_path / "signed")
+    assert json.loads(path.read_text())["dicom_seg"] is None
