@@ -9,7 +9,7 @@ import pytest
 import torch
 from refsam3d_training.__main__ import main
 from refsam3d_training.finetune import FinetuneConfig, answered, finetune
-from refsam3d_training.new_structures import ABSENT_BELOW, changes, check_names, extended, structure_entry
+from refsam3d_training.new_structures import ABSENT_BELOW, changes, check_names, extended, seen_in, structure_entry
 from refsam3d_training.trainable import PAPER_PARTS, PARTS, part_of, select, shares
 
 from RefSAM3DLib.checkpoint import Calibration, apply_adapter, load_checkpoint, save_checkpoint
@@ -144,6 +144,34 @@ def test_structure_that_no_case_shows_stays_with_the_base(tiny_model, reviewed, 
     (folder / "datalist.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match="No case holds a voxel of larynx"):
         finetune(tiny_model, folder, tmp_path / "b.safetensors", FinetuneConfig(steps=1), tmp_path / "run2")
+
+
+def test_a_new_name_that_no_case_shows_is_not_askable(tiny_model, reviewed, tmp_path, caplog):
+    """Known by name and denied by a network that never saw it, it would be a firm "absent" about a tumour."""
+    folder = tmp_path / "cases"
+    shutil.copytree(reviewed, folder)
+    values = json.loads((folder / "datalist.json").read_text())
+    values["labels"]["9"] = "cauda equina"  # no voxel has this value
+    for entry in values["training"]:
+        entry["labelled"] = [6, 9]
+    (folder / "datalist.json").write_text(json.dumps(values))
+    card = finetune(tiny_model, folder, tmp_path / "a.safetensors", FinetuneConfig(steps=1), tmp_path / "run")
+    assert card["structures"] == card["new_structures"] == ["left zygomatic bone"]
+    assert "Not learnt: cauda equina" in caplog.text
+    names = apply_adapter(load_checkpoint(tiny_model), tmp_path / "a.safetensors").vocabulary.names
+    assert "left zygomatic bone" in names
+    assert "cauda equina" not in names
+
+
+def test_an_adapter_knows_the_images_that_it_was_tuned_on(tiny_model):
+    base = load_checkpoint(tiny_model)
+    grid = next(g for g in base.config.grids if g.name == "head_neck")
+    case = SimpleNamespace(grid="head_neck", modality="pet", extent_mm=(2e9, 5.0, 5.0))
+    found = next(g for g in seen_in(base, [case]).config.grids if g.name == "head_neck")
+    assert found.extent_mm[1][0] == 2e9
+    assert found.extent_mm[0][1] == min(5.0, grid.extent_mm[0][1])
+    assert found.modalities == (*grid.modalities, "pet")
+    assert [g for g in seen_in(base, [case]).config.grids if g.name != "head_neck"] == [g for g in base.config.grids if g.name != "head_neck"]
 
 
 def test_base_keeps_what_the_adapter_reads_worse_on_cases_it_was_not_tuned_on(tiny_model, reviewed, tmp_path, monkeypatch, caplog):

@@ -29,7 +29,7 @@ from .config import DomainShare, TrainConfig, read_toml
 from .export import INTENDED_USE
 from .loop import Trainer
 from .manifest import FILE_NAME, Manifest, ManifestCase
-from .new_structures import changes, check_names, choose_grid, extended, train_new_rows
+from .new_structures import changes, check_names, choose_grid, extended, seen_in, train_new_rows
 from .sampling import COMPOSITES, TileSampler
 from .setup_run import write_config
 from .structure_losses import structure_losses
@@ -94,13 +94,14 @@ def finetune(
     check_names(names, base)
     new = [n for n in names if n not in base.vocabulary.names]
     cases, target = _read(base, listed, new, config)
+    new, names = ([n for n in found if n in target.vocabulary.names] for found in (new, names))
     own_folder = run is None
     run = run or output.with_name(output.name + ".run")
     run.mkdir(parents=True, exist_ok=True)
     _same_work(run, base, listed, config)
     logger.info("Kept in '%s' while it runs; the same command continues there.", run)
     grids = {c.grid for c in cases}
-    held = {n for c in cases for v, n in c.known.items() if bool((c.fine.labels == v).any())}
+    held = _held(cases)
     if not held:
         raise InputError(f"No case holds a voxel of {', '.join(names)}; an adapter learns a structure from cases that show it.")
     never = [n for n in names if n not in held]
@@ -208,9 +209,22 @@ def _read(base: Checkpoint, listed: list[ManifestCase], new: list[str], config: 
         target = extended(base, new, grid, config.synonyms)
         logger.info("New: %s, on grid '%s' (%g mm).", ", ".join(new), grid.name, grid.spacing_mm)
     cases = _preprocessed(listed, volumes, target)
+    if unlearnt := sorted({*new} - _held(cases)):
+        # Askable, it would be denied by a network that never saw it; as it is, the engine does not know the word and says so.
+        logger.warning(
+            "Not learnt: %s, since no case shows a voxel of it on grid '%s' (%g mm); give cases that do, or set `grid` to a finer one.",
+            ", ".join(unlearnt), grid.name, grid.spacing_mm,
+        )  # fmt: skip
+        target = extended(base, [n for n in new if n not in unlearnt], grid, config.synonyms)
+        cases = _preprocessed(listed, volumes, target)
     if not cases:
-        raise InputError(f"None of {', '.join(base.vocabulary.names)} is labelled in these cases; check the names in the manifest.")
-    return cases, target
+        raise InputError(f"None of {', '.join(target.vocabulary.names)} is labelled in these cases; check the names in the manifest.")
+    return cases, seen_in(target, cases)
+
+
+def _held(cases: Sequence[Case]) -> set[str]:
+    """Structures with a voxel in some case."""
+    return {n for c in cases for v, n in c.known.items() if bool((c.fine.labels == v).any())}
 
 
 def _preprocessed(listed: list[ManifestCase], volumes: list[Volume], target: Checkpoint) -> list[Case]:

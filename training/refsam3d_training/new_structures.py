@@ -71,6 +71,20 @@ def extended(base: Checkpoint, names: Sequence[str], grid: GridConfig, synonyms:
     return dataclasses.replace(base, vocabulary=vocabulary, config=config, state=state, tokens=tokens)
 
 
+def seen_in(checkpoint: Checkpoint, cases: Sequence[Case]) -> Checkpoint:
+    """The checkpoint whose grids tell of the images that it was tuned on too: without that every image of the site would count as of another kind."""
+    grids = []
+    for grid in checkpoint.config.grids:
+        mine = [c for c in cases if c.grid == grid.name]
+        if mine:
+            extents = [grid.extent_mm[0], grid.extent_mm[1], *(c.extent_mm for c in mine)]
+            low, high = (tuple(float(pick(e[a] for e in extents)) for a in range(3)) for pick in (min, max))
+            modalities = (*grid.modalities, *sorted({c.modality for c in mine} - {*grid.modalities}))
+            grid = dataclasses.replace(grid, extent_mm=(low, high), modalities=modalities)
+        grids.append(grid)
+    return dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, grids=tuple(grids)))
+
+
 def choose_grid(config: ModelConfig, modalities: Sequence[str], extents_mm: Sequence[tuple[float, float, float]], name: str = "") -> GridConfig:
     """The grid that new structures are read on: by name, else the one that knows the modality and fits the field of view best.
 
