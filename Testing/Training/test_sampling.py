@@ -172,3 +172,42 @@ def test_nothing_that_an_image_holds_on_another_grid_is_called_absent(sampler):
     for name, there in held.items():
         assert denied[name], name
         assert not denied[name] & there, name
+
+
+def test_what_a_case_labels_is_neither_called_absent_nor_drawn_for_where_its_grid_has_no_such_name(sampler):
+    """A whole-body CT with a labelled liver and spleen on the grid of the head and neck."""
+    from refsam3d_training.cases import Case, GridImage
+    from refsam3d_training.config import DomainShare, TrainConfig
+    from refsam3d_training.sampling import TileSampler
+
+    from RefSAM3DLib.config import ModelConfig
+    from RefSAM3DLib.errors import InputError
+    from RefSAM3DLib.resources import resource_path
+
+    model = ModelConfig.load(resource_path("Configs", "vit_t.json"))
+    labels = torch.zeros(24, 24, 24, dtype=torch.uint8)
+    labels[2:8], labels[8:16], labels[18:] = 1, 2, 3
+    image = GridImage(torch.zeros(24, 24, 24).half(), labels)
+
+    def sampler_of(known):
+        case = Case("body", "head_neck", "ct", known, [(-1.0, 1.0)] * 3, (72.0, 72.0, 72.0), image, image)
+        return TileSampler([case], TrainConfig("t", "vit_t", (), (DomainShare("head_neck", 1.0, 1.0),), phantoms=0, steps=2), model, sampler.vocabulary)
+
+    made = sampler_of({1: "liver", 2: "larynx", 3: "spleen"})
+    rng = np.random.default_rng(0)
+    grid = model.grid("head_neck")
+    assert {made._choose_case(rng, grid, False)[1] for _ in range(60)} == {"larynx"}
+    asked = [made._absent_wording(rng, grid, made.by_grid["head_neck"][0]).lower() for _ in range(600)]
+    assert any("pancreas" in text for text in asked)
+    assert not [text for text in asked if "liver" in text or "spleen" in text]
+    with pytest.raises(InputError, match="No case shows a voxel of a structure of head_neck"):
+        sampler_of({1: "liver", 3: "spleen"})
+
+
+def test_thick_slices_do_not_move_the_image_against_its_labels():
+    from refsam3d_training.sampling import thick_slices
+
+    for factor in (2, 3):
+        rng = np.random.default_rng(0)
+        moved = [float((thick_slices(rng, 48, factor).double() - torch.arange(48)).mean()) for _ in range(400)]
+        assert abs(np.mean(moved)) < 0.1

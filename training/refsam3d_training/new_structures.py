@@ -16,6 +16,8 @@ from RefSAM3DLib.text.tokenizer import clip_ids
 from RefSAM3DLib.text.vocabulary import Vocabulary
 from RefSAM3DLib.text.wording import SIDE_WORDS, normalise, swap_sides
 
+from .cases import Case
+
 #: DICOM code of a structure whose terminology nobody gave: a private scheme, which tools show by its meaning.
 PRIVATE_SCHEME = "99REFSAM3D"
 NEW_ROW_NOISE = 0.02

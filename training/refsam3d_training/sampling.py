@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from RefSAM3DLib.config import GridConfig, ModelConfig
+from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.text.vocabulary import Vocabulary
 from RefSAM3DLib.text.wording import swap_sides
 
@@ -75,11 +76,19 @@ class Tile:
     coarse: bool
 
 
+def asked_on(grid: GridConfig) -> set[str]:
+    """Structures of a grid, and those that one of its structures is the union of."""
+    return {*grid.structures} | {part for whole, parts in COMPOSITES.items() if whole in grid.structures for part in parts}
+
+
 class TileSampler:
     """Tiles of a training set.
 
     Args:
         cases: preprocessed cases of all grids.
+
+    Raises:
+        InputError: no case shows what a share asks for.
     """
 
     def __init__(self, cases: list[Case], config: TrainConfig, model: ModelConfig, vocabulary: Vocabulary) -> None:
@@ -87,7 +96,7 @@ class TileSampler:
         self.by_grid = {g.name: [c for c in cases if c.grid == g.name] for g in model.grids}
         self.holding: dict[str, dict[str, list[Case]]] = {}
         for grid in model.grids:
-            names = {name for case in self.by_grid[grid.name] for name in case.known.values()}
+            names = {name for case in self.by_grid[grid.name] for name in case.known.values()} & asked_on(grid)
             self.holding[grid.name] = {
                 name: [c for c in self.by_grid[grid.name] if any(n == name and (c.fine.labels == v).any() for v, n in c.known.items())]
                 for name in sorted(names)
@@ -100,7 +109,10 @@ class TileSampler:
         self.counter_examples: dict[tuple[str, str], list[Case]] = {}
         self.centres: dict[tuple[int, int], np.ndarray] = {}
         options = [(s, coarse, weight) for s in config.shares for coarse, weight in ((False, s.fine), (True, s.coarse)) if weight > 0]
-        self.options = [o for o in options if self.by_grid.get(o[0].grid)]
+        self.options = [o for o in options if any(self.holding.get(o[0].grid, {}).values())]
+        if not self.options:
+            grids = ", ".join(s.grid for s in config.shares)
+            raise InputError(f"No case shows a voxel of a structure of {grids}; check the sets, their grids and the label names.")
         weights = np.array([o[2] for o in self.options])
         self.weights = weights / weights.sum()
 
@@ -217,7 +229,8 @@ class TileSampler:
         if others and rng.random() < 0.4:
             return self.wording(rng, others[rng.integers(len(others))])
         absent = SURELY_ABSENT.get(case.grid)
-        names = [n for n in self.vocabulary.distractors if absent is None or n in absent] or self.vocabulary.distractors
+        unlabelled = [n for n in self.vocabulary.distractors if n not in visible]
+        names = [n for n in unlabelled if absent is None or n in absent] or unlabelled or self.vocabulary.distractors
         name = names[rng.integers(len(names))]
         template = self.vocabulary.templates[rng.integers(len(self.vocabulary.templates))]
         return name if rng.random() < CANONICAL_WORDING else template.format(name)
@@ -263,6 +276,13 @@ def _resample(
     return read.masked_fill(outside, VOID), truth.masked_fill(outside, 0)
 
 
+def thick_slices(rng: np.random.Generator, count: int, factor: int) -> torch.Tensor:
+    """(count,) which slice stands for each: of every ``factor`` the middle one. Of two it is either, all along, so that labels are not left behind
+    on one side."""
+    middle = factor // 2 - (0 if factor % 2 else int(rng.integers(2)))
+    return (torch.arange(count) // factor * factor + middle).clamp(max=count - 1)
+
+
 def _augment_intensity(rng: np.random.Generator, volume: torch.Tensor, modality: str) -> torch.Tensor:
     """Contrast, brightness, gamma (not CT: HU mean something), noise, blur and low resolution, in window units."""
     soft = 0.5 if modality == "ct" else 1.0
@@ -274,10 +294,9 @@ def _augment_intensity(rng: np.random.Generator, volume: torch.Tensor, modality:
         volume = volume + noise
     if rng.random() < 0.15:
         factor = int(rng.integers(2, 4)) if rng.random() < 0.5 else 1
-        if factor > 1:  # thick slices: keep every second or third along one axis
+        if factor > 1:
             axis = int(rng.integers(3)) + 1
-            index = (torch.arange(volume.shape[axis]) // factor * factor).clamp(max=volume.shape[axis] - 1)
-            volume = volume.index_select(axis, index)
+            volume = volume.index_select(axis, thick_slices(rng, volume.shape[axis], factor))
         else:
             volume = F.avg_pool3d(volume[None], 3, 1, 1, count_include_pad=False)[0]
     return volume.clamp(-1.5, 1.5)

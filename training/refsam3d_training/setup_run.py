@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from RefSAM3DLib.atomic import write_aside
 from RefSAM3DLib.config import ModelConfig
+from RefSAM3DLib.errors import ConfigError
 from RefSAM3DLib.resources import named_config
 from RefSAM3DLib.text.tokenizer import RESERVED, PromptTokenizer, kept_tokens
 from RefSAM3DLib.text.vocabulary import Vocabulary
@@ -79,12 +80,32 @@ def _tell_changes(config: TrainConfig, path: Path) -> None:
         logger.warning("The configuration of this run was changed: %s was %s, is %s from here on.", name, before.get(name), now.get(name))
 
 
+def _check_grids(config: TrainConfig, model: ModelConfig, vocabulary: Vocabulary) -> None:
+    """Before any case is read.
+
+    Raises:
+        ConfigError: a share or the phantoms ask for a grid that the model lacks, or a grid for a structure that the vocabulary lacks.
+    """
+    grids = {g.name for g in model.grids}
+    for wanted, what in (*((s.grid, "share") for s in config.shares), *((("head_neck", "set of phantoms"),) if config.phantoms else ())):
+        if wanted not in grids:
+            instead = "set phantoms = 0, or " if "phantoms" in what else ""
+            raise ConfigError(f"A {what} names the grid '{wanted}', but the model has {', '.join(sorted(grids))}; {instead}correct the configuration.")
+    known = {*vocabulary.names, *config.exclude_structures}
+    if unknown := sorted({n for g in model.grids for n in g.structures} - known):
+        raise ConfigError(
+            f"The vocabulary has no {', '.join(unknown)}: `train` knows {', '.join(vocabulary.names)}. Teach a new structure with `finetune`, from some "
+            "cases of its own."
+        )
+
+
 def make_trainer(config: TrainConfig, data: Path, folder: Path, device: str = "cpu", limit: int | None = None) -> Trainer:
     """Everything a run needs; the resolved configuration is written beside its state."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = vocabulary_without(Vocabulary.default(), config.exclude_structures)
     tokenizer = tokenizer_for(config.model, vocabulary)
     complete = model_config(config, len(tokenizer.kept or ()))
+    _check_grids(config, complete, vocabulary)
     cache = folder.parent / "cache"
     cases = training_cases(config, complete, data, cache, limit=limit)
     if config.phantoms:
