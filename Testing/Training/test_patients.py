@@ -1,13 +1,14 @@
 """What belongs to one patient: told by the manifest or by a set's file names, split whole, drawn together, reported apart."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from refsam3d_training.evaluation.measures import bootstrap_interval, described
 from refsam3d_training.evaluation.summary import by_patient
 from refsam3d_training.manifest import Manifest, patient_of
-from refsam3d_training.prepare import prepare
+from refsam3d_training.prepare import prepare, split_by_patient
 from refsam3d_training.readers import read_slicer
 from scipy.stats import t
 
@@ -52,6 +53,22 @@ def test_two_scans_in_a_patients_folder_are_one_patient(tmp_path):
             (tmp_path / patient / f"{visit}.seg.nrrd").write_bytes(_segmentation(volume.array.shape))
     found = read_slicer(tmp_path)
     assert [e["patient"] for e in found.entries["training"]] == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize("layout", ["{p}/visit{v}/ct", "{p}/CT/ct{v}", "data/{p}_{v}"])
+def test_no_patient_of_a_slicer_folder_is_in_two_lists(tmp_path, layout):
+    for p in range(20):
+        for v in range(2):
+            path = tmp_path / (layout.format(p=f"P{p:02}", v=v) + ".nrrd")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+            path.with_suffix(".seg.nrrd").write_bytes(_segmentation((2, 2, 2)))
+    lists = split_by_patient(read_slicer(tmp_path).entries, 0.3, 0.0)
+    places = {split: {re.search(r"P[0-9]+", e["image"]).group() for e in entries} for split, entries in lists.items()}
+    assert lists["training"]
+    assert lists["validation"]
+    if layout.startswith("{p}"):
+        assert not places["training"] & places["validation"]
 
 
 def _segmentation(shape):

@@ -12,7 +12,7 @@ from refsam3d_training.__main__ import main
 from refsam3d_training.case_checks import Fault, check, faults_table
 from refsam3d_training.manifest import Manifest
 from refsam3d_training.prepare import prepare, split_by_patient
-from refsam3d_training.readers import recognise
+from refsam3d_training.readers import read_bids, read_nnunet, recognise
 
 from RefSAM3DLib.errors import InputError, OutputError
 from RefSAM3DLib.segmentation_io import write_segmentation
@@ -65,6 +65,37 @@ def test_nnunet_folder_names_its_labels_the_other_way_round(tmp_path):
     assert manifest.cases["training"][0].image.name == "a_0000.nii.gz"
 
 
+@pytest.mark.parametrize(
+    ("channel", "modality"),
+    [("CBCT", "CT"), ("CT_venous", "CT"), ("CTA", "CT"), ("FDG-PET", "PET"), ("PET_SUV", "PET"), ("T1w", "MR"), ("noNorm", ""), ("Octagon", "")],
+)
+def test_nnunet_channel_names_tell_the_modality(tmp_path, channel, modality):
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": channel}, "labels": {"background": 0, "liver": 1}}))
+    assert read_nnunet(tmp_path).modality == modality
+
+
+def test_nnunet_ignore_is_no_structure_and_regions_are_refused(tmp_path):
+    write(tmp_path / "imagesTr/a_0000.nii.gz", ct())
+    write(tmp_path / "labelsTr/a.nii.gz", label(1, 2))
+    values = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "ignore": 2}}
+    (tmp_path / "dataset.json").write_text(json.dumps(values))
+    manifest, faults = prepare(tmp_path, tmp_path / "out", validation=0, test=0)
+    assert manifest.labels == {1: "liver"}
+    assert any(f.serious and "2" in f.text for f in faults)
+    values["labels"] = {"background": 0, "whole tumor": [1, 2]}
+    (tmp_path / "dataset.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match="regions of several values \\(whole tumor\\)"):
+        prepare(tmp_path, tmp_path / "out2")
+
+
+def test_shares_and_names_that_cannot_be_meant_are_refused(tiny_data, tmp_path):
+    source = tiny_data / "phantoms_ct"
+    with pytest.raises(InputError, match="30 for validation"):
+        prepare(source, tmp_path / "out", validation=30)
+    with pytest.raises(InputError, match="no label brainstm to rename"):
+        prepare(source, tmp_path / "out", structures={"brainstm": "brainstem"})
+
+
 def test_totalsegmentator_masks_become_one_label_map_and_a_missing_file_is_unknown(tmp_path):
     source = tmp_path / "ts"
     for seed, (case, organs) in enumerate((("s0001", ("liver", "spleen")), ("s0002", ("spleen",)))):
@@ -104,6 +135,23 @@ def test_bids_like_folder(tmp_path):
     case = manifest.cases["training"][0]
     assert (case.modality, case.patient, list(case.known.values())) == ("mr", "sub-01", ["hippocampus"])
     assert not faults
+
+
+def test_bids_labels_go_with_the_contrast_that_they_name(tmp_path):
+    for suffix in ("FLAIR", "T1w", "T2w"):
+        write(tmp_path / f"sub-01/anat/sub-01_{suffix}.nii.gz", ct())
+    derivatives = tmp_path / "derivatives/manual"
+    for name in ("sub-01_desc-manual_dseg", "sub-01_space-T2w_desc-x_dseg"):
+        write(derivatives / f"{name}.nii.gz", label(3))
+    (derivatives / "dseg.tsv").write_bytes("\ufeffindex\tname\n3\thippocampus\n".encode())
+    images = {Path(e["label"]).name: Path(e["image"]).name for e in read_bids(tmp_path).entries["training"]}
+    assert images == {"sub-01_desc-manual_dseg.nii.gz": "sub-01_T1w.nii.gz", "sub-01_space-T2w_desc-x_dseg.nii.gz": "sub-01_T2w.nii.gz"}
+    (tmp_path / "sub-01/anat/sub-01_T1w.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"may be drawn on any of sub-01_FLAIR\.nii\.gz, sub-01_T2w\.nii\.gz"):
+        read_bids(tmp_path)
+    (derivatives / "dseg.tsv").write_text("value\tname\n3\thippocampus\n")
+    with pytest.raises(InputError, match="has no column index"):
+        read_bids(tmp_path)
 
 
 def drawn(path, **masks):

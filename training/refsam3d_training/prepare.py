@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from RefSAM3DLib.volume_io import load_volume
 from .case_checks import Fault, check, faults_table
 from .manifest import SPLITS, Manifest, check_names_apart, patient_of
 from .readers import READERS, openkbp_array, recognise
+
+logger = logging.getLogger(__name__)
 
 #: Cases shown in the mosaic, and the edge of each in pixels.
 SHOWN, EDGE = 24, 200
@@ -50,12 +53,19 @@ def prepare(
     found = READERS[kind or recognise(source)](source)
     if not any(found.entries.values()):
         raise InputError(f"'{source}' holds no pair of image and label for the format '{kind or recognise(source)}'; check the folder.")
+    if min(validation, test) < 0 or validation + test >= 1:
+        raise InputError(f"The shares {validation:g} for validation and {test:g} for the test must be 0 or more and leave some for training; try 0.1 and 0.1.")
     renames = structures or {}
+    if unused := sorted({*renames} - {*found.labels.values()}):
+        raise InputError(f"'{source}' has no label {', '.join(unused)} to rename; it has {', '.join(sorted(found.labels.values()))}.")
     labels = {v: renames.get(n, n) for v, n in found.labels.items()}
     check_names_apart(labels, str(source))
     output.mkdir(parents=True, exist_ok=True)
     entries = {split: [_with_patient(found.name, e) for e in listed] for split, listed in found.entries.items()}
     lists = split_by_patient(entries, validation, test)
+    for split, share in (("training", 1.0), ("validation", validation), ("test", test)):
+        if share and not lists[split]:
+            logger.warning("No case fell into the %s list: patients are drawn whole, and there are few; give other shares, or edit the list.", split)
     lists = {split: [_materialised(e, output) for e in entries] for split, entries in lists.items()}
     values = {
         "name": found.name, "modality": found.modality or PER_CASE, "labels": {str(v): n for v, n in labels.items()},
@@ -89,8 +99,8 @@ def split_by_patient(entries: dict[str, list[dict[str, Any]]], validation: float
     wanted = {"validation": 0.0 if lists["validation"] else validation, "test": 0.0 if lists["test"] else test}
     training, lists["training"] = lists["training"], []
     for entry in training:
-        patient = entry.get("patient") or entry.get("case") or entry["image"]
-        share = int(hashlib.sha256(Path(patient).name.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
+        patient = entry.get("patient") or entry.get("case") or Path(entry["image"]).name
+        share = int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
         target = "validation" if share < wanted["validation"] else "test" if share < wanted["validation"] + wanted["test"] else "training"
         lists[target].append(entry)
     return lists

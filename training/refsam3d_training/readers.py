@@ -53,7 +53,13 @@ def read_nnunet(folder: Path) -> Found:
     """nnU-Net raw: ``imagesTr/CASE_0000.nii.gz`` and ``labelsTr/CASE.nii.gz``; the first channel is taken."""
     values = _json(folder / "dataset.json")
     channels = values.get("channel_names", values.get("modality", {}))
-    raw = values["labels"]
+    raw = dict(values["labels"])
+    if regions := [k for k, v in raw.items() if isinstance(v, list)]:
+        raise InputError(
+            f"'{folder}' names regions of several values ({', '.join(regions)}), which are trained as structures of their own elsewhere; write one value per "
+            "structure into the labels of dataset.json."
+        )
+    ignored = raw.pop("ignore", None)
     labels = {int(v): k for k, v in raw.items() if _is_number(v) and int(v) > 0} if not all(_is_number(k) for k in raw) else \
              {int(k): v for k, v in raw.items() if int(k) > 0}  # fmt: skip
     ending = values.get("file_ending", ".nii.gz")
@@ -63,6 +69,8 @@ def read_nnunet(folder: Path) -> Found:
             image = folder / f"images{sub}" / label.name.replace(ending, f"_0000{ending}")
             entries.setdefault(split, []).append({"image": str(image), "label": str(label)})
     found = Found(values.get("name", folder.name), labels, entries, _modality(list(channels.values())[:1]), *_origin(values))
+    if ignored is not None:
+        found.notes.append(f"the value {ignored} means 'ignore', which this form cannot say of single voxels: a label that holds it is reported as a fault")
     if len(channels) > 1:
         found.notes.append(f"only the first of {len(channels)} channels is used: {next(iter(channels.values()))}")
     return found
@@ -108,18 +116,36 @@ def read_bids(folder: Path) -> Found:
     tables = sorted(folder.glob("**/*dseg.tsv"))
     if not tables:
         raise InputError(f"'{folder}' holds no *_dseg.tsv with the columns index and name; add one that names the label values.")
-    rows = csv.DictReader(tables[0].read_text(encoding="utf-8").splitlines(), delimiter="\t")
+    rows = csv.DictReader(tables[0].read_text(encoding="utf-8-sig").splitlines(), delimiter="\t")
+    if missing := {"index", "name"} - {*(rows.fieldnames or ())}:
+        raise InputError(f"'{tables[0]}' has no column {' or '.join(sorted(missing))}; a BIDS table of labels has index and name, parted by tabs.")
     labels = {int(r["index"]): r["name"] for r in rows if int(r["index"]) > 0}
     entries = []
     for label in sorted(folder.glob("derivatives/**/sub-*_dseg.nii.gz")):
         subject = label.name.split("_")[0]
         stem = re.sub(r"(_(space|label|desc|res)-[^_]+)*_dseg\.nii\.gz$", "", label.name)
         images = [p for p in sorted(folder.glob(f"{subject}/**/{stem}*.nii.gz")) if "derivatives" not in p.parts and not p.name.endswith("_dseg.nii.gz")]
-        image = images[0] if images else folder / subject / f"{stem}.nii.gz"
+        image = _drawn_on(label, images) if images else folder / subject / f"{stem}.nii.gz"
         suffix = image.name.split(".")[0].rsplit("_", 1)[-1].lower()
         modality = "PET" if suffix == "pet" else "CT" if suffix == "ct" else "MR"
         entries.append({"image": str(image), "label": str(label), "patient": subject, "modality": modality})
     return Found(folder.name, labels, {"training": entries}, PER_CASE)
+
+
+def _drawn_on(label: Path, images: list[Path]) -> Path:
+    """The image that a BIDS label belongs to: of the contrast that its ``space`` names, else the only one, else the T1.
+
+    Raises:
+        InputError: several contrasts, and nothing says which.
+    """
+    space = re.search(r"_space-([^_]+)", label.name)
+    contrasts = {p.name.split(".")[0].rsplit("_", 1)[-1]: p for p in images}
+    wanted = [space.group(1)] if space else []
+    chosen = next((contrasts[w] for w in (*wanted, *(contrasts if len(images) == 1 else ()), "T1w") if w in contrasts), None)
+    if chosen is None:
+        raise InputError(f"'{label}' may be drawn on any of {', '.join(p.name for p in images)}; name one by space-, as in {label.name.split('_')[0]}_space-"
+                         f"{next(iter(contrasts))}_dseg.nii.gz.")  # fmt: skip
+    return chosen
 
 
 def read_datalist(folder: Path) -> Found:
@@ -138,7 +164,9 @@ def read_slicer(folder: Path) -> Found:
     found = Found(folder.name, {}, {"training": []}, PER_CASE)  # the files must tell
     values: dict[str, int] = {}
     alone: list[str] = []
-    for label in sorted(folder.glob("**/*.seg.nrrd")):
+    labels = sorted(folder.glob("**/*.seg.nrrd"))
+    tops = {label.relative_to(folder).parts[0] for label in labels if label.parent != folder}
+    for label in labels:
         images = [p for p in sorted(label.parent.iterdir()) if p.name.endswith(ENDINGS) and not p.name.endswith(".seg.nrrd")]
         stem = label.name.removesuffix(".seg.nrrd")
         image = next((p for p in images if p.name in {stem + e for e in ENDINGS}), images[0] if len(images) == 1 else None)
@@ -148,8 +176,9 @@ def read_slicer(folder: Path) -> Found:
         titles = segment_titles(label)
         segments = {values.setdefault(title, len(values) + 1): title for title in titles}
         case = "_".join(label.relative_to(folder).parts).removesuffix(".seg.nrrd")
-        inner = label.parent.relative_to(folder)  # a folder of its own is taken for one patient, however many scans it holds
-        patient = str(inner) if inner.parts else case
+        parts = label.relative_to(folder).parts
+        # A folder beside others is taken for one patient, however many visits and scans it holds; a single one for a place.
+        patient = parts[0] if len(parts) > 1 and len(tops) > 1 else case
         found.entries["training"].append({"image": str(image), "label": str(label), "segments": segments, "case": case, "patient": patient})
     if alone:
         raise InputError(f"{len(alone)} segmentations have no image of the same name beside them and are not alone with one: {', '.join(alone[:5])}"
@@ -207,6 +236,15 @@ def _is_number(value: object) -> bool:
     return str(value).isdigit()
 
 
+#: Words by which sets name a channel, and what they mean. A word that is not here says nothing: the file must tell.
+_CHANNEL_WORDS = {
+    **dict.fromkeys(("CT", "CBCT", "CTA", "CECT", "NCCT", "HRCT"), "CT"),
+    **dict.fromkeys(("PET", "PT", "FDG", "SUV"), "PET"),
+    **dict.fromkeys(("MR", "MRI", "T1", "T1W", "T1CE", "T1GD", "T1C", "T2", "T2W", "FLAIR", "DWI", "ADC", "PD", "SWI", "MPRAGE"), "MR"),
+}
+
+
 def _modality(names: list[str]) -> str:
-    first = (names[0] if names else "").upper()
-    return "CT" if first == "CT" else "PET" if first in ("PET", "PT") else "MR" if first else ""
+    """Modality of the first channel, by the words of its name ("CT_venous", "FDG-PET")."""
+    words = re.split(r"[^A-Z0-9]+", (names[0] if names else "").upper())
+    return next((_CHANNEL_WORDS[w] for w in words if w in _CHANNEL_WORDS), "")
