@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
+from refsam3d_training.evaluation.compare import paired_rows
 from refsam3d_training.evaluation.measures import bootstrap_interval, described
-from refsam3d_training.evaluation.summary import by_patient
+from refsam3d_training.evaluation.summary import by_patient, by_structure
 from refsam3d_training.manifest import Manifest, patient_of
 from refsam3d_training.prepare import prepare, split_by_patient
 from refsam3d_training.readers import read_slicer
@@ -104,6 +105,26 @@ def test_few_patients_have_students_interval():
     assert bootstrap_interval([0.5]) == (0.5, 0.5)
     assert bootstrap_interval([0.2, 0.9, 0.9])[1] > 1
     assert described([0.2, 0.9, 0.9], share=True)["interval"] == [0.0, 1.0]
+
+
+def test_scans_of_one_patient_are_no_independent_cases():
+    """Fifteen scans of five patients: the interval of a structure, and of a paired difference, is that over patients."""
+    rng = np.random.default_rng(0)
+    levels = rng.uniform(0.6, 0.9, 5)
+    ours, theirs = [], []
+    for p in range(5):
+        for scan in range(3):
+            value = float(levels[p] + rng.normal(0, 0.005))
+            record = {"case": f"{p}_{scan}", "grid": "head_neck", "modality": "ct", "patient": f"p{p}"}
+            ours.append({**record, "structures": {"larynx": {"dice": value, "volume_ml": 10.0, "truth_ml": 9.0}}})
+            theirs.append({**record, "structures": {"larynx": {"dice": 0.7}}})
+    values, patients = [r["structures"]["larynx"]["dice"] for r in ours], [r["patient"] for r in ours]
+    assert by_structure(ours)["larynx"]["dice"] == described(values, patients, share=True)
+    low, high = described(values, patients)["interval"]
+    alone = described(values)["interval"]
+    assert high - low > 1.5 * (alone[1] - alone[0])
+    row = next(r for r in paired_rows(ours, [theirs]) if r["title"] == "larynx")
+    assert row["interval"] == described([v - 0.7 for v in values], patients)["interval"]
 
 
 def test_cases_whose_patient_was_learnt_from_are_reported_apart():

@@ -14,7 +14,7 @@ from RefSAM3DLib.errors import InputError
 
 from .measures import described
 from .report import write_json
-from .summary import Record, grid_mean, structure_key
+from .summary import Record, drawn_by, grid_mean, structure_key
 
 #: Dice that may be lost against the specialised network and still counts as level, per grid.
 MARGINS = {"head_neck": 0.01, "hippocampus": 0.01, "limb": 0.02}
@@ -65,13 +65,15 @@ def paired_rows(ours: Sequence[Record], references: Sequence[Sequence[Record]], 
     """
     pairs = paired_records(ours, references)
     grouped: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+    patients: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in pairs:
         for name, row in record["structures"].items():
             grouped[record["grid"], structure_key(record, name)].append(row)
+            patients[record["grid"], structure_key(record, name)].append(drawn_by(record))
     rows = []
     for (grid, title), group in sorted(grouped.items()):
         means = {k: round(float(np.mean([r[k] for r in group])), 4) for k in ("ours", "reference")}
-        rows.append(_row(title, grid, means, described([r["dice"] for r in group]), margin))
+        rows.append(_row(title, grid, means, described([r["dice"] for r in group], patients[grid, title]), margin))
     for grid in sorted({g for g, _ in grouped}):
         names = {n for r in pairs if r["grid"] == grid for n in r["structures"]}
         if len(names) > 1:
@@ -184,11 +186,13 @@ def compare(
         if reference["split"] != ours["split"]:
             raise InputError(f"Ours was evaluated on the {ours['split']} lists, the reference on {reference['split']}; use the same --split.")
     rows = []
-    for grid in sorted({r["grid"] for r in references}):
-        rows += paired_rows(ours["records"], [r["records"] for r in references if r["grid"] == grid], margin)
+    kept = [_as_kept(r, ours["split"]) for r in references]
+    for grid in sorted({r["grid"] for r in kept}):
+        # As they are kept, so that a later comparison with them gives the same rows to the last digit.
+        rows += paired_rows(ours["records"], [r["records"] for r in kept if r["grid"] == grid], margin)
     result = {
         "split": ours["split"], "model": ours["model"], "rows": rows, "targets": targets(ours),
-        "references": [_as_kept(r, ours["split"]) for r in references],
+        "references": kept,
     }  # fmt: skip
     write_json(output, result)
     with write_aside(output.with_suffix(".md"), overwrite=True) as aside:

@@ -29,19 +29,22 @@ def drawn_by(record: Record) -> str:
 
 
 def by_structure(records: Iterable[Record]) -> dict[str, Any]:
-    """Dice, surface Dice and volume error per structure (and modality), with intervals."""
+    """Dice, surface Dice and volume error per structure (and modality), with intervals over patients."""
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    patients: dict[str, list[str]] = defaultdict(list)
     for record in records:
         for name, row in record.get("structures", {}).items():
             rows[structure_key(record, name)].append(row)
+            patients[structure_key(record, name)].append(drawn_by(record))
     out = {}
     for key, group in sorted(rows.items()):
+        drawn = patients[key]
         error = [100 * (r["volume_ml"] - r["truth_ml"]) / r["truth_ml"] for r in group]
-        out[key] = {"dice": described([r["dice"] for r in group], share=True)}
+        out[key] = {"dice": described([r["dice"] for r in group], drawn, share=True)}
         for tolerance in group[0].get("nsd", {}):
-            out[key][f"nsd_{tolerance}mm"] = described([r["nsd"][tolerance] for r in group], share=True)
-        out[key]["volume_error_percent"] = described(error)
-        out[key]["absolute_volume_error_percent"] = described([abs(e) for e in error])
+            out[key][f"nsd_{tolerance}mm"] = described([r["nsd"][tolerance] for r in group], drawn, share=True)
+        out[key]["volume_error_percent"] = described(error, drawn)
+        out[key]["absolute_volume_error_percent"] = described([abs(e) for e in error], drawn)
         out[key]["drawn_share"] = round(float(np.mean([r["volume_ml"] > 0 for r in group])), 4)
     return out
 
