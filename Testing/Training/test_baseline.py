@@ -1,5 +1,7 @@
 """The reference network: unknown structures take no loss, it stops when validation stops rising, it scores like the engine."""
 
+import json
+
 import pytest
 import torch
 from refsam3d_training.baseline import known_targets, make_network, tile_loss
@@ -101,6 +103,27 @@ def test_it_stops_when_validation_stops_rising_but_not_before_the_least_steps(ti
     other = make(tiny_data, tmp_path / "b", steps=20, validate_steps=1, least_steps=6)
     other.run()
     assert other.step == 6
+
+
+def test_without_a_case_to_score_it_trains_to_the_end_and_takes_the_last_average(tiny_data, tmp_path):
+    made = make(tiny_data, tmp_path / "run", steps=6, patience=1)
+    made.validation = []
+    made.run()
+    assert made.step == made.best_step == 6
+    assert all(torch.equal(made.best[k], v) for k, v in made.average.state_dict().items())
+    assert [json.loads(line)["dice"] for line in (made.folder / "curve.jsonl").read_text().splitlines()] == [None] * 3
+
+
+def test_one_side_alone_is_not_taught_from_mirror_images(tiny_data, tmp_path):
+    """Flipped, a left parotid gland lies on the right: its channel must learn neither that it is there nor that it is not."""
+    made = make_baseline("phantoms_ct:head_neck", tiny_data, tmp_path / "run", SETTINGS, model_name="test_tiny", structures=("left parotid gland",))
+    tiles = [t for step in range(20) for t in made.sampler.batch(step)]
+    flipped = [t for t in tiles if "right parotid gland" in t.prompts[: t.asked]]
+    assert flipped
+    assert len(flipped) < len(tiles)
+    assert all(known_targets(t, made.grid.structures)[0] == [] for t in flipped)
+    made.loss(flipped[:1], 1.0).backward()
+    assert made.run() is not None
 
 
 def test_network_has_nn_unets_shape():

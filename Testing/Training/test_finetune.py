@@ -98,8 +98,13 @@ def test_a_run_of_other_cases_is_not_taken_for_finished_and_nothing_is_trained_i
     finetune(tiny_model, reviewed, out, config, tmp_path / "run", overwrite=True)  # the same goes on where it was
     with pytest.raises(ConfigError, match="another cases"):
         finetune(tiny_model, reviewed, out, config, tmp_path / "run", limit=1, overwrite=True)
-    with pytest.raises(ConfigError, match="another configuration"):
+    with pytest.raises(ConfigError, match="a run with steps 2 instead of 3"):
         finetune(tiny_model, reviewed, out, FinetuneConfig(steps=3), tmp_path / "run", overwrite=True)
+    for steps in (0, -5):
+        with pytest.raises(ConfigError, match=f"in {steps} steps"):
+            finetune(tiny_model, reviewed, tmp_path / "none.safetensors", FinetuneConfig(steps=steps))
+    with pytest.raises(OutputError, match=r"must end in \.safetensors"):
+        finetune(tiny_model, reviewed, tmp_path / "adapter.txt", config)
     other = tmp_path / "other.safetensors.run"
     other.mkdir()
     (other / "thesis.txt").write_text("not ours")

@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     one = add(prepare, "Task04_Hippocampus -o prepared/hippocampus --rename 'Anterior=anterior hippocampus'", data=False)
     one.add_argument("source", type=Path, help="folder of the data set")
     one.add_argument("-o", "--output", type=Path, required=True, help="folder for the manifest (and for merged label maps)")
-    one.add_argument("--format", default="", help="datalist, decathlon, nnunet, totalsegmentator, openkbp or bids (default: recognised)")
+    one.add_argument("--format", default="", help="datalist, decathlon, nnunet, totalsegmentator, openkbp, bids or slicer (default: recognised)")
     one.add_argument("--rename", nargs="*", default=[], metavar="OLD=NEW", help="name labels as the vocabulary does")
     one.add_argument("--validation", type=float, default=0.1, help="share of patients, if the source has no such list")
     one.add_argument("--test", type=float, default=0.1)

@@ -93,9 +93,10 @@ def make_network(grid: GridConfig, channels: int, filters: int) -> nn.Module:
 
 
 def known_targets(tile: Tile, structures: tuple[str, ...]) -> tuple[list[int], Tensor]:
-    """(channels that are known in this tile, their targets): unknown structures take no loss."""
-    index = [structures.index(p) for p in tile.prompts[: tile.asked]]
-    return index, tile.targets[: tile.asked].float()
+    """(channels that are known in this tile, their targets): unknown structures take no loss, nor does the mirror image of one whose other
+    side has no channel."""
+    rows = [row for row, name in enumerate(tile.prompts[: tile.asked]) if name in structures]
+    return [structures.index(tile.prompts[row]) for row in rows], tile.targets[rows].float()
 
 
 def tile_loss(levels: Tensor, targets: Tensor, foreground: float) -> Tensor:
@@ -139,7 +140,7 @@ class Baseline:
             index, targets = known_targets(tile, self.grid.structures)
             if index:
                 values.append(tile_loss(logits[row][:, index], targets, foreground))
-        return torch.stack(values).mean()
+        return torch.stack(values).mean() if values else 0 * logits.sum()
 
     def finished(self) -> bool:
         """Whether all steps are done, or the validation score stopped rising."""
@@ -181,18 +182,20 @@ class Baseline:
 
     def _validate(self, loss: float) -> None:
         score = self.validation_dice()
-        if score > self.best_score:
-            self.best_score, self.best_step = score, self.step
+        if score is None or score > self.best_score:  # without a score the last average is the best there is
+            self.best_score, self.best_step = -1.0 if score is None else score, self.step
             self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
         rate = self.optimizer.param_groups[0]["lr"]
-        row = {"step": self.step, "loss": round(loss, 4), "dice": round(score, 4), "lr": rate, "seconds": round(self.seconds, 1)}
+        row = {"step": self.step, "loss": round(loss, 4), "dice": None if score is None else round(score, 4), "lr": rate, "seconds": round(self.seconds, 1)}
         with open(self.folder / "curve.jsonl", "a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
         self.recent.clear()
-        logger.info("step %d/%d  loss %.3f  validation Dice %.3f (best %.3f)", self.step, self.config.steps, loss, score, self.best_score)
+        said = "no validation case to score" if score is None else f"validation Dice {score:.3f} (best {self.best_score:.3f})"
+        logger.info("step %d/%d  loss %.3f  %s", self.step, self.config.steps, loss, said)
 
-    def validation_dice(self) -> float:
-        """Mean over structures of mean Dice of the running average on the working grid, on ``validate_cases`` of the cases."""
+    def validation_dice(self) -> float | None:
+        """Mean over structures of mean Dice of the running average on the working grid, on ``validate_cases`` of the cases; None where none
+        of them holds a structure."""
         scores: dict[str, list[float]] = {}
         every = max(1, -(-len(self.validation) // self.config.validate_cases))
         for case in self.validation[::every]:
@@ -202,7 +205,7 @@ class Baseline:
                 truth = case.fine.labels == value
                 if truth.any() and name in self.grid.structures:
                     scores.setdefault(name, []).append(dice(masks[self.grid.structures.index(name)].numpy(), truth.numpy()))
-        return float(np.mean([np.mean(v) for v in scores.values()])) if scores else 0.0
+        return float(np.mean([np.mean(v) for v in scores.values()])) if scores else None
 
     def logits(self, channels: Tensor, network: nn.Module, overlap: float = 0.5) -> Tensor:
         """(C, D, H, W) -> (structures, D, H, W), sliding window with Gaussian blending as in nnU-Net."""

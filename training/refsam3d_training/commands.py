@@ -140,7 +140,7 @@ def finetune(args: argparse.Namespace) -> int:
     from .finetune import finetune as run
 
     config = FinetuneConfig.load(args.config)
-    if args.steps:
+    if args.steps is not None:
         config = dataclasses.replace(config, steps=args.steps)
     base = args.base or resource_path(*DEFAULT_MODEL)
     card = run(base, args.data, args.output, config, args.run, args.limit, args.device, args.overwrite)
@@ -166,7 +166,8 @@ def baseline(args: argparse.Namespace) -> int:
     if trainer.resume():
         logging.info("Continuing at step %d.", trainer.step)
     score = trainer.run()
-    logging.info("best validation Dice %.3f at step %d of %d, %.0f s", score, trainer.best_step, trainer.step, trainer.seconds)
+    best = f"best validation Dice {score:.3f}" if score >= 0 else "no validation case to judge by: the last weights"
+    logging.info("%s at step %d of %d, %.0f s", best, trainer.best_step, trainer.step, trainer.seconds)
     if (args.run / "curve.jsonl").is_file():
         write_curves(args.run)
     manifest = Manifest.read(args.data / folder_and_grid(args.set)[0])

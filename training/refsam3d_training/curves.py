@@ -69,7 +69,7 @@ def read_curve(run: Path, name: str = "curve.jsonl") -> list[dict[str, Any]]:
 def write_curves(run: Path) -> Path:
     """``curve.png``, and one event file in ``tensorboard/`` in place of those that were written live."""
     rows = read_curve(run)
-    scores = read_curve(run, "validation.jsonl") if (run / "validation.jsonl").is_file() else [r for r in rows if "dice" in r]
+    scores = read_curve(run, "validation.jsonl") if (run / "validation.jsonl").is_file() else [r for r in rows if r.get("dice") is not None]
     _draw(run, rows, scores)
     for old in (run / "tensorboard").glob("events.out.tfevents.*"):
         old.unlink()

@@ -81,6 +81,10 @@ def finetune(
         InputError: no usable case, or no structure that got better on the validation cases. ConfigError: a label that the base reads as
             another structure, or a run folder of other cases, another base or configuration. OutputError: the adapter exists already.
     """
+    if config.steps < 1:
+        raise ConfigError(f"An adapter cannot be trained in {config.steps} steps; give 1 or more (600 is usual).")
+    if output.suffix != ".safetensors":
+        raise OutputError(f"The adapter's file '{output}' must end in .safetensors, by which it is recognised; give another name.")
     make_folder(output.parent)
     check_output(output, overwrite)
     if not manifest_path.is_dir() and manifest_path.name != FILE_NAME:
@@ -148,12 +152,13 @@ def _same_work(run: Path, base: Checkpoint, listed: Sequence[ManifestCase], conf
     """Refuse a run folder of another base, other cases or another configuration: it would be continued, or be taken for finished. A folder
     that holds anything else is not ours to fill, or to remove."""
     cases = [[case.name, hash_file(case.label), case.image.stat().st_size, sorted(case.known.items())] for case in listed]
-    wanted = {"base": base.sha256, "cases": hash_request(cases=cases), "configuration": hash_request(**asdict(config))}
+    wanted = {"base": base.sha256, "cases": hash_request(cases=cases), **json.loads(json.dumps(asdict(config)))}
     path = run / "work.json"
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if changed := sorted(k for k, value in wanted.items() if stored.get(k) != value):
-            raise ConfigError(f"'{run}' holds a run with another {' and '.join(changed)}; give a new --run folder, or remove this one.")
+        if changed := [k for k, value in wanted.items() if stored.get(k) != value]:
+            told = [f"another {k}" if k in ("base", "cases") else f"{k} {stored.get(k)} instead of {wanted[k]}" for k in changed]
+            raise ConfigError(f"'{run}' holds a run with {' and '.join(told)}; give a new --run folder, or remove this one.")
         return
     if any(run.iterdir()):
         raise ConfigError(f"'{run}' is not empty and does not say what it was made of; give a new --run folder.")

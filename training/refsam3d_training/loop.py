@@ -32,6 +32,9 @@ from .sampling import Tile, TileSampler
 
 logger = logging.getLogger(__name__)
 
+#: Steps after which a run says how long it will take, before its first row.
+FIRST_WORD = 5
+
 
 class NonFiniteLossError(RefSAM3DError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
@@ -159,6 +162,9 @@ class Trainer:
                 self.recent.append(self.train_step())
                 self.seconds = before + time.monotonic() - started
                 last = self.step == self.config.steps
+                if self.step - first == FIRST_WORD and self.config.report_steps > FIRST_WORD and not last and not distributed.rank():
+                    rate = FIRST_WORD / (time.monotonic() - started)
+                    report(f"step {self.step}/{self.config.steps}  {rate:.2f} steps/s  {(self.config.steps - self.step) / rate / 60:.0f} min left")
                 if self.step % self.config.report_steps == 0 or last:
                     self._report_row((self.step - first) / (time.monotonic() - started), report, live)
                 if self.validation is not None and (self.step % self.config.validate_steps == 0 or last):
