@@ -19,7 +19,7 @@ import torch
 from RefSAM3DLib.atomic import check_output, make_folder, write_aside
 from RefSAM3DLib.batch.content_hash import hash_file, hash_request
 from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint, load_checkpoint, save_adapter
-from RefSAM3DLib.errors import ConfigError, InputError, RefSAM3DError
+from RefSAM3DLib.errors import ConfigError, InputError, OutputError, RefSAM3DError
 from RefSAM3DLib.inference.preprocess import Frame
 from RefSAM3DLib.text.tokenizer import PromptTokenizer
 from RefSAM3DLib.types import Volume

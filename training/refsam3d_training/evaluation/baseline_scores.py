@@ -47,7 +47,8 @@ def score_baseline(baseline: Baseline, manifest: Manifest, split: str, output: P
         records.append({**told, "structures": rows, "elapsed_s": elapsed})
     result = {
         "grid": baseline.grid.name, "split": split, "step": baseline.best_step, "steps": baseline.step, "filters": baseline.config.filters,
-        "seed": baseline.config.seed, "validation_dice": round(baseline.best_score, 4) if baseline.best_score >= 0 else None, "seconds": round(baseline.seconds, 1),
+        "seed": baseline.config.seed, "validation_dice": round(baseline.best_score, 4) if baseline.best_score >= 0 else None,
+        "seconds": round(baseline.seconds, 1),
         "parameters": sum(p.numel() for p in baseline.network.parameters()), "structures": by_structure(records),
         "mean_dice": grid_mean(records, baseline.grid.name), "records": records,
     }  # fmt: skip
