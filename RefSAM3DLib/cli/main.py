@@ -41,8 +41,8 @@ def _run(arguments: Sequence[str]) -> int:
             return code
     except SystemExit as stop:  # argparse: 0 after --help, 2 after a mistake
         return stop.code if isinstance(stop.code, int) else USAGE
-    except (KeyboardInterrupt, Cancelled):
-        return _say("Cancelled.", CANCELLED)
+    except (KeyboardInterrupt, Cancelled) as stop:
+        return _say(f"Cancelled. {stop}".rstrip(), CANCELLED)
     except RefSAM3DError as error:
         return _say(str(error), USER_ERROR)
     except ModuleNotFoundError as error:

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 NAME = "review"
+#: An edit that shares less with the machine's mask is more often a wrong file than an edit.
+LEAST_DICE = 0.3
+#: More values than any label map of a case has: an image.
+MOST_VALUES = 100
 HELP = "review a batch: queue, decisions, agreement, CSV, signed-off result, export for training"
 _EPILOG = """examples:
   refsam3d review list results/ --reviewer "A. Muster"
@@ -40,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--reason", default="", help="why it is rejected")
     one.add_argument("--comment", default="")
     one.add_argument("--edited", type=Path, metavar="FILE", help="edited segmentation (.seg.nrrd or label map) for accept_edited")
+    one.add_argument("--far", action="store_true", help=f"record an edit that has less than {LEAST_DICE:g} Dice with the machine's mask")
     one = action("reprompt", "ask the model about an item in other words, and record the answer")
     one.add_argument("item", help="case/label, as printed by list")
     one.add_argument("wording", help="what to segment, in other words")
@@ -128,19 +133,52 @@ def _list(session: Any, args: argparse.Namespace) -> int:
         return 0
     decided, total = session.progress()
     sys.stdout.write(f"{decided} of {total} decided by {session.reviewer}\n")
+    line = "{:32} {:28} {:10} {:>10} {:>9}  {:20} {}\n"
+    sys.stdout.write(line.format("item", "structure", "verdict", "confidence", "mL", "review", "why look"))
     for item in queue:
-        sys.stdout.write(f"{item.id:32} {item.structure[:28]:28} {item.verdict:10} {item.status_words:20} {'; '.join(item.reasons)}\n")
+        numbers = ("-" if item.confidence is None else f"{item.confidence:.2f}", "-" if item.volume_ml is None else f"{item.volume_ml:.2f}")
+        sys.stdout.write(line.format(item.id, item.structure[:28], item.verdict, *numbers, item.status_words, "; ".join(item.reasons)).rstrip() + "\n")
     return 0
 
 
 def _decide(session: Any, args: argparse.Namespace) -> int:
+    from ..errors import InputError
+    from ..review.verdicts import load_reasons
+
     item = session.find(args.item)
+    if args.verdict == "reject" and not args.reason.strip():
+        first, *others = load_reasons(session.folder)
+        raise InputError(f"A rejection needs a reason; give --reason '{first}', or another ({', '.join(others)}, or your own).")
     edited = None
     if args.edited:
         edited = _edited_mask(session, item, args.edited)
-    session.decide(item, args.verdict, reason=args.reason, comment=args.comment, edited_mask=edited)
-    sys.stdout.write(f"{item.id}: {args.verdict}, recorded for {session.reviewer}\n")
+        _check_likeness(session, item, edited, args)
+    entry = session.decide(item, args.verdict, reason=args.reason, comment=args.comment, edited_mask=edited)
+    changed = ""
+    if metrics := entry.get("metrics"):
+        changed = f" (Dice {metrics['dice']:.3f} with the machine's mask, {metrics['added_ml']:.2f} mL added, {metrics['removed_ml']:.2f} mL removed)"
+    sys.stdout.write(f"{item.id}: {args.verdict}, recorded for {session.reviewer}{changed}\n")
     return 0
+
+
+def _check_likeness(session: Any, item: Any, edited: Any, args: argparse.Namespace) -> None:
+    """Refuse what is rather another file than an edit.
+
+    Raises:
+        InputError: it shares next to nothing with the machine's mask.
+    """
+    from ..errors import InputError
+    from ..surfaces import dice
+
+    machine, _ = session.machine_mask(item)
+    if args.far or not machine.any() or not edited.any():
+        return
+    shared = dice(machine, edited)
+    if shared < LEAST_DICE:
+        raise InputError(
+            f"'{args.edited}' shares a Dice of {shared:.3f} with the machine's mask of '{item.id}', which looks like another structure or patient; "
+            "check the file, or give --far to record it."
+        )
 
 
 def _edited_mask(session: Any, item: Any, path: Path) -> Any:
@@ -150,6 +188,8 @@ def _edited_mask(session: Any, item: Any, path: Path) -> Any:
     from ..review.lone_segment import other_structure
 
     drawn = read_masks(path, {})
+    if len(drawn) > MOST_VALUES:
+        raise InputError(f"'{path}' holds {len(drawn)} values, as an image does; give the edited segmentation.")
     chosen = next((name for name in (item.structure, f"label {item.label}") if name in drawn), "")
     if not chosen and len(drawn) == 1:
         chosen = next(iter(drawn))

@@ -18,7 +18,7 @@ from ..geometry import Geometry
 from ..places import look_at
 from ..provenance import engine_values, model_values
 from ..report import number_or_none
-from ..types import PromptResult, Volume
+from ..types import PromptResult, Verdict, Volume
 from .audit_trail import AuditTrail
 from .decision_table import write_decisions
 from .drafts import Draft, DraftStore
@@ -115,7 +115,9 @@ class ReviewSession:
         for item in self.items:
             if item.id == item_id:
                 return item
-        raise InputError(f"There is no item '{item_id}' in '{self.folder}'; 'refsam3d review list' shows them.")
+        near = [item.id for item in self.items if item_id in (item.case, item.name) or item.id.startswith(f"{item_id}/")]
+        there = f"this case has {', '.join(near)}" if near else "'refsam3d review list' shows them"
+        raise InputError(f"There is no item '{item_id}' in '{self.folder}'; {there}.")
 
     def progress(self) -> tuple[int, int]:
         """Items decided by this reviewer, and all."""
@@ -250,9 +252,14 @@ class ReviewSession:
         """Ask the engine in other words, record the answer and return it.
 
         Raises:
-            InputError: the wording names several structures, none of which is the item's.
+            InputError: the wording names several structures, none of which is the item's, or none that the engine knows: an empty answer would
+                take the place of the result that there is.
         """
         result: PromptResult = answer_of(engine.segment(self.volume(item), [wording]), item.structure)
+        if result.verdict is Verdict.UNKNOWN:
+            quoted = "' or '".join(result.suggestions[:3])
+            near = f"; did you mean '{quoted}'?" if result.suggestions else "."
+            raise InputError(f"The engine does not know '{wording}', so nothing was recorded{near}")
         self.record_reprompt(item, wording, result, seconds, engine_info=engine_values(engine))
         return result
 

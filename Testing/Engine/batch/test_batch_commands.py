@@ -203,3 +203,36 @@ def test_only_segment_of_another_structure_is_no_edit(folder: Path, tmp_path: Pa
     assert not (folder / "review.jsonl").exists()
     for name in ("Segment_1", "Brainstem", "brain stem", "edited"):
         assert decide(name) == 0
+
+
+def test_an_edit_that_looks_like_another_file_is_refused(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The image itself, and a mask that shares nothing with the machine's; an edit says what it changed."""
+    import SimpleITK as sitk
+
+    from RefSAM3DLib.compare import to_image
+    from RefSAM3DLib.review import ReviewSession
+
+    session = ReviewSession(folder, "A")
+    machine, geometry = session.machine_mask(session.find("case_1/2"))
+
+    def decide(values: np.ndarray, *more: str) -> int:
+        sitk.WriteImage(to_image(values.astype(np.int16), geometry), str(tmp_path / "edit.nii.gz"))
+        return call(review, "decide", folder, "case_1/2", "accept_edited", "--edited", tmp_path / "edit.nii.gz", "--reviewer", "A", *more)
+
+    with pytest.raises(RefSAM3DError, match="values, as an image does"):
+        decide(np.arange(machine.size).reshape(machine.shape) % 900)
+    far = np.zeros_like(machine)
+    far[0, 0, :3] = True
+    far &= ~machine
+    assert far.any()
+    with pytest.raises(RefSAM3DError, match=r"shares a Dice of 0\.000 with the machine's mask of 'case_1/2'.*--far"):
+        decide(far)
+    assert not session.trail.read().entries
+    assert decide(far, "--far") == 0
+    assert "(Dice 0.000 with the machine's mask, " in capfd.readouterr().out
+    with pytest.raises(RefSAM3DError, match="give --reason 'wrong structure', or another"):
+        call(review, "decide", folder, "case_1/1", "reject", "--reviewer", "A")
+    with pytest.raises(RefSAM3DError, match="this case has case_1/1, case_1/2"):
+        call(review, "decide", folder, "case_1", "accept", "--reviewer", "A")
+    assert call(review, "list", folder, "--all", "--reviewer", "A") == 0
+    assert "confidence        mL" in capfd.readouterr().out

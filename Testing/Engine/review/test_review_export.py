@@ -176,7 +176,11 @@ def test_accepted_unknown_wording_trains_no_absence(folder: Path, tmp_path: Path
     session = ReviewSession(folder, "A")
     session.decide(session.find("case_0/1"), "accept")
     item = session.find("case_0/2")
-    assert session.reprompt(item, "jawbone of another name", FakeEngine()).verdict == "unknown"
+    with pytest.raises(InputError, match="does not know 'jawbone of another name', so nothing was recorded"):
+        session.reprompt(item, "jawbone of another name", FakeEngine())
+    assert [e["verdict"] for e in session.trail.read().entries] == ["accept"]
+    # As earlier versions recorded it.
+    session.record_reprompt(item, "jawbone of another name", FakeEngine().segment(session.volume(item), ["jawbone of another name"])[0])
     session.decide(item, "accept")
     for reader in ("A", "B"):  # for B the item shows the batch's answer
         content = json.loads(export_manifest(ReviewSession(folder, reader), tmp_path / reader).manifest.read_text())
