@@ -37,6 +37,9 @@ class Comparison:
     second: np.ndarray
     row: dict[str, Any]
 
+#: Values of the largest label maps in use (brain parcellations have some two hundred); more are an image's.
+MOST_LABELS = 500
+
 
 def to_image(array: np.ndarray, geometry: Geometry) -> sitk.Image:
     """ITK image of an array (D, H, W) at its place in the patient."""
@@ -81,6 +84,8 @@ def _read(path: Path, labels: Mapping[int, str], geometry: Geometry | None) -> t
             masks[unique] = np.asarray(mask, dtype=bool)
     else:
         array, grid = read_labels(path)
+        if (count := len(np.unique(array))) > MOST_LABELS:
+            raise InputError(f"'{path}' holds {count} values, as an image does; give a segmentation or a label map.")
         values = sorted(labels) or [int(v) for v in np.unique(array) if v > 0]
         masks = {labels.get(value, f"label {value}"): array == value for value in values}
     if geometry is not None and grid != geometry:

@@ -58,7 +58,7 @@ def parse_labels(text: str | None) -> dict[int, str]:
     labels = {}
     for part in filter(None, (text or "").split(",")):
         value, _, name = part.partition("=")
-        if not value.strip().isdigit() or not name.strip():
+        if not value.strip().isdigit() or not name.strip() or "=" in name:
             raise ConfigError(f"--labels has '{part}'; write it as 1=brainstem,2=mandible.")
         labels[int(value)] = name.strip()
     return labels

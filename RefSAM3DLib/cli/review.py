@@ -12,8 +12,6 @@ from typing import Any
 NAME = "review"
 #: An edit that shares less with the machine's mask is more often a wrong file than an edit.
 LEAST_DICE = 0.3
-#: More values than any label map of a case has: an image.
-MOST_VALUES = 100
 HELP = "review a batch: queue, decisions, agreement, CSV, signed-off result, export for training"
 _EPILOG = """examples:
   refsam3d review list results/ --reviewer "A. Muster"
@@ -188,8 +186,6 @@ def _edited_mask(session: Any, item: Any, path: Path) -> Any:
     from ..review.lone_segment import other_structure
 
     drawn = read_masks(path, {})
-    if len(drawn) > MOST_VALUES:
-        raise InputError(f"'{path}' holds {len(drawn)} values, as an image does; give the edited segmentation.")
     chosen = next((name for name in (item.structure, f"label {item.label}") if name in drawn), "")
     if not chosen and len(drawn) == 1:
         chosen = next(iter(drawn))

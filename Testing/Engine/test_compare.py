@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from RefSAM3DLib.compare import compare_masks, compare_segmentations, covering_grid, read_masks, to_image
-from RefSAM3DLib.errors import InputError
+from RefSAM3DLib.errors import ConfigError, InputError
 from RefSAM3DLib.geometry import Geometry
 from RefSAM3DLib.places import boundary
 from RefSAM3DLib.surfaces import dice, surface_distances
@@ -130,3 +130,17 @@ def test_segmentation_that_slicer_cropped_is_compared_whole(tmp_path: Path) -> N
         found, geometry = compare_segmentations(one, other)
         assert found[0].row["dice"] == pytest.approx(2 * 12 / (12 + whole.sum()), abs=1e-5)
         assert geometry.shape_dhw in ((8, 9, 10), (6, 4, 5))
+
+
+def test_an_image_is_no_label_map(tmp_path: Path) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(np.arange(1000, dtype=np.int16).reshape(10, 10, 10)), str(tmp_path / "ct.nii.gz"))
+    with pytest.raises(InputError, match="holds 1000 values, as an image does"):
+        read_masks(tmp_path / "ct.nii.gz", {})
+
+
+def test_names_of_values_are_parted_by_commas() -> None:
+    from RefSAM3DLib.cli.compare import parse_labels
+
+    assert parse_labels("1=brainstem, 2=left parotid gland") == {1: "brainstem", 2: "left parotid gland"}
+    with pytest.raises(ConfigError, match="write it as 1=brainstem,2=mandible"):
+        parse_labels("3=right parotid gland;4=left parotid gland")
