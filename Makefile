@@ -1,4 +1,4 @@
-# `make demo` and `make test` set everything up by themselves: they need Python 3.11 or 3.12, make, and the package registry.
+# `make demo` and `make test` set everything up by themselves: they need Python 3.11 or newer, make, and the package registry.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python

@@ -34,7 +34,10 @@ class RefSAM3D(ScriptedLoadableModule):
             "Segments structures in CT, MR and PET images from their names: choose a volume, type for example "
             "<i>left parotid gland</i>, and press Segment. The computation runs on this computer. Not for diagnosis."
         )
-        parent.acknowledgementText = _("After X. Gao and others, RefSAM3D: adapting SAM with cross-modal reference for 3D medical images.")
+        parent.acknowledgementText = _(
+            "Method: Gao and Lu, RefSAM3D: Adapting the Segment Anything Model with cross-modal references for three-dimensional medical image "
+            "segmentation, Artificial Intelligence in Health 2(4), 2025. An independent implementation; the authors have not endorsed it."
+        )
         with contextlib.suppress(Exception):  # an icon is no reason not to load
             parent.icon = qt.QIcon(str(resource_path("Icons", "RefSAM3D.png")))
         slicer.app.connect("startupCompleted()", registerSampleData)
