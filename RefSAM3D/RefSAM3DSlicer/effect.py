@@ -22,7 +22,7 @@ from .prompt_status import readPrompt
 from .pythonqt import connect
 from .results_table import percent, verdictText
 from .runs import EngineChoice, RunOptions
-from .task import SegmentTask, TaskState, cancelledText
+from .task import SegmentTask, TaskState, cancelledText, failedText
 from .volume_bridge import checkVolume
 
 
@@ -251,13 +251,13 @@ class EffectController:
                 self.setVocabulary(Vocabulary.from_json(task.engine.vocabulary))
                 self._onText()
             self.statusLabel.setText("\n".join(self._describe(outcome) for outcome in task.outcomes))
-            notes = [*task.warnings, *(w for outcome in task.outcomes for w in outcome.result.warnings)]
+            notes = [*task.warnings, *(w for outcome in task.outcomes for w in (*outcome.result.warnings, outcome.note) if w)]
             text, actions = hiddenMessage(task.sink.segmentationNode, task.outcomes)
             if notes or text:
                 self.messages.show("warning", "\n".join(dict.fromkeys([*notes, *([text] if text else [])])), actions)
         elif task.state is TaskState.FAILED:
             self.statusLabel.setText("")
-            self.messages.show("error", str(task.failure))
+            self.messages.show("error", failedText(task.failure, task.outcomes))
         else:
             self.statusLabel.setText(str(task.failure) if task.failure else cancelledText(task.outcomes))
 

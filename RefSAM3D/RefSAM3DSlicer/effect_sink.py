@@ -51,20 +51,27 @@ class EffectSink:
         if not drawn:
             return
         node, volumeNode = self._checkedNodes()
+        placed = self._placed(node, volumeNode, drawn)
+        if not placed:
+            return
+        editor = self._effect.parameterSetNode()
+        isFree = not editor.GetSelectedSegmentID()  # a segment that the user added and paints in meanwhile stays selected
         self._effect.saveStateForUndo()
         if self._segmentID:
             yield 0.1
-            self._modify(node, volumeNode, self._segmentID, [outcome.result for outcome in drawn])
-            self._nameIfFresh(node, drawn[0].result, run, several=len(drawn) > 1)
-            for outcome in drawn:
+            self._modify(node, self._segmentID, [image for _outcome, image in placed])
+            self._nameIfFresh(node, placed[0][0].result, run, several=len(placed) > 1)
+            for outcome, _image in placed:
                 outcome.segmentID = self._segmentID
         else:
-            for index, outcome in enumerate(drawn):
+            for index, (outcome, image) in enumerate(placed):
                 outcome.segmentID = self._makeSegment(node, outcome.result, run)
-                self._modify(node, volumeNode, outcome.segmentID, [outcome.result])
-                yield (index + 1) / len(drawn)
-            self._effect.parameterSetNode().SetSelectedSegmentID(drawn[-1].segmentID)
-        for outcome in drawn:
+                self._modify(node, outcome.segmentID, [image])
+                yield (index + 1) / len(placed)
+            made = [outcome.segmentID for outcome, _image in placed]
+            if isFree and (editor.GetSelectedSegmentID() or "") in ("", *made):
+                editor.SetSelectedSegmentID(made[-1])
+        for outcome, _image in placed:
             segment = node.GetSegmentation().GetSegment(outcome.segmentID)
             for key, value in provenanceTags(outcome.result, run.engine, self._adapter, assisted=True).items():
                 segment.SetTag(key, value)
@@ -81,15 +88,38 @@ class EffectSink:
             raise InputError(_("The segment was removed while it was being computed; nothing was changed."))
         return node, volumeNode
 
-    def _modify(self, node: Any, volumeNode: Any, segmentID: str, results: list[RunResult]) -> None:
-        """Set the segment to the union of results, through the editor's masks and overwrite mode.
+    def _placed(self, node: Any, volumeNode: Any, drawn: list[Outcome]) -> list[tuple[Outcome, Any]]:
+        """Outcomes with their voxels on the segmentation's grid, which may be a crop of the image: those that lie outside are left out."""
+        grid, matrix, placed = self._emptyGrid(node), ijkToLocal(volumeNode, node), []
+        for outcome in drawn:
+            image = onGridOf(orientedMask(outcome.result.mask, outcome.result.box, matrix), grid)
+            box, voxels = image.GetExtent(), voxelsOf(image)
+            common = _commonExtent(grid.GetExtent(), [box])
+            inside = np.count_nonzero(voxels[_slices(common, box)]) if common is not None else 0
+            percent = round(100.0 * (1.0 - inside / max(np.count_nonzero(voxels), 1)))
+            if inside:
+                placed.append((outcome, image))
+            if percent:
+                text = _(
+                    "{percent} % of '{name}' lies outside the segmentation's geometry and was not drawn; "
+                    "choose the image under 'Specify geometry' (the button beside it in the Segment Editor) and apply again."
+                )
+                name = outcome.result.resolved or outcome.result.prompt
+                outcome.note = text.format(name=name, percent=min(percent, 99) if inside else 100)
+        return placed
+
+    def _emptyGrid(self, node: Any) -> Any:
+        """What can be drawn on: the segmentation's own geometry, else that of the editor's image."""
+        grid = referenceGrid(node)
+        return grid if grid is not None else self._effect.defaultModifierLabelmap()
+
+    def _modify(self, node: Any, segmentID: str, images: list[Any]) -> None:
+        """Set the segment to the union of images, through the editor's masks and overwrite mode.
 
         Beyond the box of what was there and what comes, "set" changes nothing: only that box is handed over.
         """
-        grid = referenceGrid(node)
-        labelmap = grid if grid is not None else self._effect.defaultModifierLabelmap()
-        matrix = ijkToLocal(volumeNode, node)
-        images = [onGridOf(orientedMask(result.mask, result.box, matrix), labelmap) for result in results]
+        labelmap = self._emptyGrid(node)
+        images = [onGridOf(image, labelmap) for image in images]  # themselves, unless the geometry was changed since they were placed
         boxes = [image.GetExtent() for image in images]
         before = labelExtent(node, segmentID, labelmap)
         extent = _commonExtent(labelmap.GetExtent(), [*boxes, *([before] if before is not None else [])])
@@ -106,13 +136,23 @@ class EffectSink:
                 np.maximum(target, source, out=target, casting="unsafe")
         labelmap.GetPointData().GetScalars().Modified()
         labelmap.Modified()
-        self._effect.modifySegmentByLabelmap(node, segmentID, labelmap, slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeSet)
+        self._write(node, segmentID, labelmap)
+
+    def _write(self, node: Any, segmentID: str, labelmap: Any) -> None:
+        """Slicer writes to the segment that it is given, but masks as for the one that is selected: for that moment it is the same one."""
+        editor = self._effect.parameterSetNode()
+        before, held = editor.GetSelectedSegmentID(), editor.StartModify()  # no widget hears of it
+        editor.SetSelectedSegmentID(segmentID)
+        try:
+            self._effect.modifySegmentByLabelmap(node, segmentID, labelmap, slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeSet)
+        finally:
+            editor.SetSelectedSegmentID(before)
+            editor.EndModify(held)
 
     def _makeSegment(self, node: Any, result: RunResult, run: Run) -> str:
         segmentation, name = node.GetSegmentation(), result.resolved or result.prompt
         segmentID = segmentation.AddEmptySegment(segmentation.GenerateUniqueSegmentID(name), name)
         describe(segmentation.GetSegment(segmentID), name, result.colour, codesOf(name, vocabularyOf(run)), {})
-        self._effect.parameterSetNode().SetSelectedSegmentID(segmentID)
         return segmentID
 
     def _nameIfFresh(self, node: Any, result: RunResult, run: Run, several: bool) -> None:

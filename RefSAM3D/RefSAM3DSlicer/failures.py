@@ -18,7 +18,11 @@ def adviceFor(category: str) -> str:
     return _ADVICE.get(category, "")
 
 
+#: True of one run, whose results are written once all are there; :func:`failedText` puts right what a task of several had written before.
+NOT_CHANGED = "Your segmentation was not changed."
+
+
 def deathFailure(cause: str, logTail: str) -> Failure:
-    """For a worker that ended without an answer. Nothing was written: results are only written once all are there."""
+    """For a worker that ended without an answer. Nothing of its run was written: results are only written once all are there."""
     category = "memory" if "memory" in cause else "internal"
-    return Failure(category, f"The engine stopped unexpectedly. {cause} Your segmentation was not changed.", adviceFor(category), logTail)
+    return Failure(category, f"The engine stopped unexpectedly. {cause} {NOT_CHANGED}", adviceFor(category), logTail)

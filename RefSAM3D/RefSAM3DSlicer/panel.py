@@ -24,7 +24,7 @@ from .results_table import ResultsTable
 from .review.compare_section import CompareSection
 from .review.review_section import ReviewSection
 from .sequence_browser import browserOf
-from .task import SegmentTask, TaskState, cancelledText
+from .task import SegmentTask, TaskState, cancelledText, failedText
 from .volume_bridge import checkVolume
 from .volume_choices import VolumeChoices
 
@@ -244,8 +244,10 @@ class Panel:
         if task.state is TaskState.DONE:
             self._showResults(task)
         elif task.state is TaskState.FAILED:
+            if any(outcome.segmentID for outcome in task.outcomes):
+                self._showResults(task)
             self.setStatus("")
-            self.messages.show("error", str(task.failure), {_("Diagnostics"): self.openDiagnostics})
+            self.messages.show("error", failedText(task.failure, task.outcomes), {_("Diagnostics"): self.openDiagnostics})
         else:
             if any(outcome.segmentID for outcome in task.outcomes):
                 self._showResults(task)

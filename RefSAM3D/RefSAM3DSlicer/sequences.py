@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import slicer
@@ -9,10 +10,13 @@ from slicer.i18n import tr as _
 
 from RefSAM3DLib.errors import InputError, RefSAM3DError
 
+from .failures import adviceFor
 from .runs import EngineInfo, Failure
-from .segmentation_writer import createSegmentation
+from .segmentation_writer import Existing, createSegmentation
 from .sequence_browser import browserOf
 from .task import Outcome, SegmentTask, TaskState
+
+log = logging.getLogger("refsam3d.sequences")
 
 
 class AllFrames:
@@ -21,7 +25,8 @@ class AllFrames:
 
     def __init__(self, logic: Any, volumeNode: Any, prompts: list[str], onProgress: Any = None, onEnd: Any = None, **arguments: Any) -> None:
         self._browser = browserOf(volumeNode)
-        self._logic, self._volumeID, self._prompts, self._arguments = logic, volumeNode.GetID(), prompts, arguments
+        # Each frame gets a segmentation of its own, which has nothing to replace, subtract from or share with.
+        self._logic, self._volumeID, self._prompts, self._arguments = logic, volumeNode.GetID(), prompts, {**arguments, "existing": Existing.NEW}
         self._onProgress, self._onEnd = onProgress, onEnd
         self.frames, self.frame = self._browser.GetNumberOfItems(), 0
         self._before = self._browser.GetSelectedItemNumber()
@@ -89,9 +94,7 @@ class AllFrames:
         self._task.cancel(reason)
 
     def _next(self) -> None:
-        volume = slicer.mrmlScene.GetNodeByID(self._volumeID)
-        if volume is None or not slicer.mrmlScene.IsNodePresent(self._browser):
-            raise InputError(_("The sequence is not in the scene any more."))
+        volume = self._checkedVolume()
         self._browser.SetSelectedItemNumber(self.frame)
         self._task: SegmentTask = self._logic.segment(
             volume, self._prompts, None, wait=False, onProgress=self._report, onEnd=self._frameEnded, **self._arguments
@@ -108,27 +111,46 @@ class AllFrames:
         for outcome in task.outcomes:
             outcome.frame = self.frame
         self.outcomes += task.outcomes
-        alive = slicer.mrmlScene.IsNodePresent(self._browser) and slicer.mrmlScene.GetNodeByID(self._volumeID) is not None
-        if task.state is TaskState.DONE and alive:
-            self._store(task.sink.segmentationNode)
-        if task.state is TaskState.DONE and self.frame + 1 < self.frames:
-            self.frame += 1
-            try:
-                self._next()
-                return
-            except RefSAM3DError as error:
-                self.state, self.failure = TaskState.FAILED, Failure("input", str(error))
-        else:
-            self.state, self.failure = task.state, task.failure
+        end = self._goOn(task)
+        if end is None:
+            return  # the next frame is under way, or has already ended all of it
+        self.state, self.failure = end
         if slicer.mrmlScene.IsNodePresent(self._browser):
             self._browser.SetSelectedItemNumber(self._before)
             self._show()
         if self._onEnd:
             self._onEnd(self)
 
+    def _goOn(self, task: SegmentTask) -> tuple[TaskState, Failure | None] | None:
+        """Store the frame and begin the next one; else how it ends. Whatever goes wrong ends the run: nobody else would."""
+        if task.state is not TaskState.DONE:
+            return task.state, task.failure
+        try:
+            self._store(task.sink.segmentationNode)
+            if self.frame + 1 >= self.frames:
+                return TaskState.DONE, None
+            self.frame += 1
+            self._next()
+            return None
+        except RefSAM3DError as error:
+            return TaskState.FAILED, Failure("input", str(error))
+        except Exception as error:
+            log.exception("frame %d could not be stored, or the one after it not begun", self.frame + 1)
+            text = _("Frame {number} could not be stored or begun: {error}").format(number=self.frame + 1, error=error)
+            return TaskState.FAILED, Failure("internal", text, adviceFor("internal"))
+
+    def _checkedVolume(self) -> Any:
+        """The volume, if all that a frame needs is still there."""
+        volume = slicer.mrmlScene.GetNodeByID(self._volumeID)
+        if volume is None or not slicer.mrmlScene.IsNodePresent(self._browser) or self._browser.GetMasterSequenceNode() is None:
+            raise InputError(_("The sequence is not in the scene any more; load it again and segment the frames that are missing."))
+        if self._sequenceID and slicer.mrmlScene.GetNodeByID(self._sequenceID) is None:
+            raise InputError(_("The sequence of results was removed while the other frames were computed; segment all frames again."))
+        return volume
+
     def _store(self, segmentation: Any) -> None:
         """The frame's segmentation into the sequence, an empty one where nothing was drawn: else the browser would show a neighbour's."""
-        volume, master = slicer.mrmlScene.GetNodeByID(self._volumeID), self._browser.GetMasterSequenceNode()
+        volume, master = self._checkedVolume(), self._browser.GetMasterSequenceNode()
         node = segmentation if segmentation is not None else createSegmentation(volume)
         if not self._sequenceID:
             sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", node.GetName())

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import slicer
 from slicer.i18n import tr as _
 
-from RefSAM3DLib.errors import RefSAM3DError
+from RefSAM3DLib.errors import InputError, RefSAM3DError
 
-from .failures import adviceFor
+from .failures import NOT_CHANGED, adviceFor
 from .pythonqt import TickTimer
 from .runner import COMPUTED, EngineRunner
 from .runs import EngineChoice, EngineInfo, Failure, Run, RunOptions, RunResult, RunState
-from .sequence_browser import frameOf
+from .sequence_browser import browserOf, frameOf, showFrame
 from .volume_bridge import VolumeSource
 
 log = logging.getLogger("refsam3d.task")
@@ -63,6 +63,14 @@ def cancelledText(outcomes: list[Outcome]) -> str:
     return _("Cancelled; {n} structures had been written before and stay.").format(n=written)
 
 
+def failedText(failure: Failure | None, outcomes: list[Outcome]) -> str:
+    """Why it failed, and what it left behind: frames that were finished before, or the first of several structures."""
+    text, written = str(failure or ""), sum(1 for outcome in outcomes if outcome.segmentID)
+    if not written:
+        return text
+    return _("{why} {n} structures had been written before and stay.").format(why=text.replace(NOT_CHANGED, "").replace("  ", " ").strip(), n=written)
+
+
 class SegmentTask:
     """Begins when made. ``onEnd`` is called exactly once; nothing is written unless the run succeeded."""
 
@@ -87,7 +95,7 @@ class SegmentTask:
         self._frame = frameOf(volumeNode)
         self._runner, self._onProgress, self._onEnd = runner, onProgress, onEnd
         self._writing: Iterator[float] | None = None
-        self._stepping, self._turned = False, ()
+        self._stepping, self._turnedBack, self._turned = False, False, ()
         self._timer = TickTimer(self.tick)
         source = VolumeSource(volumeNode, modality)
         nodes = [slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in (self.volumeID, *sink.watchedNodeIDs()) if nodeID]
@@ -196,6 +204,7 @@ class SegmentTask:
     def _step(self) -> None:
         assert self._writing is not None
         try:
+            self._turnBack()
             fraction = next(self._writing, None)
         except RefSAM3DError as error:
             self.failure = Failure("input", str(error))
@@ -224,11 +233,32 @@ class SegmentTask:
         if self._onEnd:
             self._onEnd(self)
 
+    def _turnBack(self) -> None:
+        """A segmentation that follows the volume's sequence holds the segments of the frame that is shown: that must be the run's own."""
+        volumeNode = slicer.mrmlScene.GetNodeByID(self.volumeID)
+        target = getattr(self.sink, "segmentationNode", None)  # a sink that draws only later has none
+        if self._frame is None or volumeNode is None or target is None or frameOf(volumeNode) in (None, self._frame):
+            return
+        browser = browserOf(volumeNode)
+        if browserOf(target) is not browser or not any(result.isDrawn for result in self.run.results):
+            return
+        if browser.GetPlaybackActive():
+            text = _("The result of frame {number} cannot be written while the sequence plays; stop it, turn to that frame and segment again.")
+            raise InputError(text.format(number=self._frame + 1))
+        showFrame(volumeNode, self._frame)
+        if frameOf(volumeNode) != self._frame:
+            text = _("Frame {number} is not in the sequence any more, so its result cannot be written; turn to another frame and segment again.")
+            raise InputError(text.format(number=self._frame + 1))
+        self._turnedBack = True
+
     def _otherFrame(self) -> tuple[str, ...]:
         """The result is of the frame that was shown at the start, and stays where it is when the sequence is turned."""
         volumeNode = slicer.mrmlScene.GetNodeByID(self.volumeID)
         shown = frameOf(volumeNode) if volumeNode is not None else None
-        if self._frame is None or shown is None or shown == self._frame or not any(outcome.segmentID for outcome in self.outcomes):
+        if self._frame is None or shown is None or not any(outcome.segmentID for outcome in self.outcomes):
             return ()
+        if shown == self._frame:
+            text = _("The sequence was turned back to frame {number}: the segmentation follows it, and the result is that of this frame.")
+            return (text.format(number=self._frame + 1),) if self._turnedBack else ()
         text = _("The result is that of frame {number}, but frame {shown} is shown now; turn back to compare, or choose all frames.")
         return (text.format(number=self._frame + 1, shown=shown + 1),)

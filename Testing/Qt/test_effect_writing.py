@@ -11,9 +11,10 @@ import pytest
 pytest.importorskip("slicer", reason="slicer-core is not installed: pip install slicer-core==5.13.31053.0")
 pytest.importorskip("PySide6", reason="PySide6-Essentials is not installed")
 
-import gui_cases  # noqa: F401 - starts the application
+import gui_cases as gui
 import slicer
-from effect_cases import BOX, MASK
+import vtk
+from effect_cases import BOX, MASK, PAROTID
 from effect_host import SegmentEditorHost
 from mrml_cases import addVolume
 
@@ -41,6 +42,34 @@ def test_editable_intensity_range_holds(bench):
     assert b.count(b.A) == MASK.sum()
 
 
+def test_another_segment_that_is_clicked_meanwhile_is_not_erased(bench):
+    """The mask is made for the segment that is selected: the one that was asked for, not the one that the user looks at."""
+    b = bench()
+    b.editor.node.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
+    b.type(PAROTID)
+    gui.click(b.controller.applyButton)
+    b.editor.node.SetSelectedSegmentID(b.B)
+    b.finish()
+    np.testing.assert_array_equal(b.voxels(b.B), BOX)
+    np.testing.assert_array_equal(b.voxels(b.A), MASK & ~BOX & 1)
+    assert b.editor.node.GetSelectedSegmentID() == b.B
+
+
+def test_a_segment_that_is_added_meanwhile_stays_selected(bench):
+    b = bench(segments=False)
+    b.type(PAROTID)
+    gui.click(b.controller.applyButton)
+    mine = b.node.GetSegmentation().AddEmptySegment("mine")
+    b.editor.node.SetSelectedSegmentID(mine)
+    selections = []
+    b.editor.node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_a: selections.append(b.editor.node.GetSelectedSegmentID()))
+    b.finish()
+    assert b.node.GetSegmentation().GetNumberOfSegments() == 2
+    np.testing.assert_array_equal(b.voxels(b.node.GetSegmentation().GetNthSegmentID(1)), MASK)
+    assert set(selections) <= {mine}, "the user paints in it"
+    assert b.editor.node.GetSelectedSegmentID() == mine
+
+
 @pytest.mark.parametrize("moved", ["volume", "both"])
 def test_segmentation_under_the_same_or_another_transform(bench, moved):
     b = bench(moved=moved, segments=False)
@@ -61,7 +90,50 @@ def test_segmentation_under_the_same_or_another_transform(bench, moved):
 def test_segmentation_of_another_geometry(bench):
     b = bench(coarse=True)
     b.apply()
+    assert "geometry" not in b.controller.messages.text
     np.testing.assert_array_equal(b.voxels(b.A), MASK[::2, ::2, ::2])
+
+
+def cropTo(b, firstSlice, slices):
+    """The segmentation's geometry: some slices of the image."""
+    from RefSAM3DSlicer.labelmaps import REFERENCE_GEOMETRY
+
+    matrix = vtk.vtkMatrix4x4()
+    b.volume.GetIJKToRASMatrix(matrix)
+    shift = np.eye(4)
+    shift[2, 3] = firstSlice
+    crop = addVolume(np.zeros((slices, *MASK.shape[1:]), np.int16), slicer.util.arrayFromVTKMatrix(matrix) @ shift, "crop")
+    b.node.GetSegmentation().SetConversionParameter(REFERENCE_GEOMETRY, "")
+    b.node.SetReferenceImageGeometryParameterFromVolumeNode(crop)
+    b.reference = crop
+
+
+@pytest.mark.parametrize("selected", [False, True])
+def test_a_structure_outside_the_segmentation_s_geometry_is_said_and_changes_nothing(bench, selected):
+    b = bench(segments=False)
+    cropTo(b, 0, int(np.argwhere(MASK)[:, 0].min()))
+    old = np.ones((b.reference.GetImageData().GetDimensions()[2], *MASK.shape[1:]), np.uint8)
+    if selected:
+        mine = b.node.GetSegmentation().AddEmptySegment("mine", "mine")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(old, b.node, mine, b.reference)
+        b.editor.node.SetSelectedSegmentID(mine)
+    b.apply()
+    assert b.node.GetSegmentation().GetNumberOfSegments() == int(selected)
+    if selected:
+        np.testing.assert_array_equal(b.voxels("mine"), old)
+    assert b.controller.statusLabel.text.endswith("nothing drawn")
+    assert "100 % of 'left parotid gland' lies outside the segmentation's geometry and was not drawn; choose" in b.controller.messages.text
+    assert b.effect.calls.count("saveStateForUndo") == 0
+
+
+def test_a_structure_that_the_segmentation_s_geometry_cuts_is_said(bench):
+    b = bench(segments=False)
+    first = int(np.argwhere(MASK)[:, 0].min())
+    cropTo(b, 0, first + 2)
+    b.apply()
+    np.testing.assert_array_equal(b.voxels(b.node.GetSegmentation().GetNthSegmentID(0)), MASK[: first + 2])
+    outside = round(100 * (1 - MASK[: first + 2].sum() / MASK.sum()))
+    assert f"{outside} % of 'left parotid gland' lies outside" in b.controller.messages.text
 
 
 def test_a_segment_that_has_voxels_is_set_anew_and_not_added_to(bench):

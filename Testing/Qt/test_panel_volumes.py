@@ -73,6 +73,35 @@ def test_an_output_that_the_user_chose_stays(two):
     assert panel.parameters.segmentation is mine
 
 
+@pytest.mark.parametrize("chosen", [False, True])
+def test_an_output_that_is_deleted_makes_no_other_segmentation_the_output(two, chosen):
+    """The selector moves to another node when the one that it shows goes: nobody chose that one."""
+    panel, _a, _b = two
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "of a colleague")
+    if chosen:
+        panel.ui.segmentationSelector.setCurrentNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine"))
+    run(panel)
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "another one")
+    slicer.mrmlScene.RemoveNode(panel.parameters.segmentation)
+    settle()
+    assert panel.parameters.segmentation is None
+    assert panel.ui.segmentationSelector.currentNode() is None
+    run(panel)
+    assert names(panel.parameters.segmentation) == ["mandible"]
+    assert [names(node) for node in segmentations() if node is not panel.parameters.segmentation] == [[], []]
+    assert names(other) == []
+
+
+def test_another_segmentation_that_is_deleted_leaves_the_output(two):
+    panel, _a, _b = two
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "other")
+    run(panel)
+    mine = panel.parameters.segmentation
+    slicer.mrmlScene.RemoveNode(other)
+    settle()
+    assert panel.parameters.segmentation is mine
+
+
 def test_an_output_chosen_again_for_another_volume_stays(two):
     panel, _a, b = two
     run(panel)

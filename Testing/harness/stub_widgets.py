@@ -6,6 +6,7 @@ import sys
 import types
 
 import slicer
+import vtk
 from PySide6 import QtCore
 from PySide6 import QtWidgets as W
 from PySide6.QtCore import Property, Signal
@@ -82,7 +83,7 @@ class qSlicerWidget(qMRMLWidget):
 
 
 class qMRMLNodeComboBox(W.QWidget):
-    """A node added later is NOT selected, also not the first one; removing the current one selects another."""
+    """A node added later is NOT selected, also not the first one; removing the current one selects another, also where "None" is offered."""
 
     currentNodeChanged = Signal(object)
     nodeAddedByUser = Signal(object)
@@ -124,7 +125,15 @@ class qMRMLNodeComboBox(W.QWidget):
         if scene:
             events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
             self._tags = [scene.AddObserver(event, lambda *_a: self._fill()) for event in events]
+            self._tags.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._leave, -10.0))  # the priority of Slicer's scene model
         self._fill(first=True)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _leave(self, scene, _event, node):
+        """Qt's combo box moves to another row when the current one goes: seen in the desktop, the last node."""
+        if node is self._cur and node is not None and not scene.IsBatchProcessing():
+            rest = [other for other in self.nodes() if other is not node]
+            self._set(rest[-1] if rest else None)
 
     def mrmlScene(self):
         return self._scene
