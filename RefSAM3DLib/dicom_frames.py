@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
 from .slice_stack import Plane
+
+#: Transfer syntaxes that GDCM decodes, or need no decoding: uncompressed, deflated, JPEG, JPEG-LS, JPEG 2000 (not its part 2) and run lengths.
+_DECODED = {f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2", ".5", *(f".4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91)))}
+
+
+def undecodable(path: str | Path) -> str:
+    """The compression of a file's pixels, as words with its number, where it is one that cannot be decoded; else an empty text."""
+    try:
+        import pydicom
+    except ImportError:
+        return ""
+    try:
+        syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
+    except (OSError, EOFError, pydicom.errors.InvalidDicomError, ValueError, AttributeError, KeyError):
+        return ""
+    if not syntax or str(syntax) in _DECODED:
+        return ""
+    return str(syntax) if syntax.name == syntax else f"{syntax.name}, {syntax}"
+
+
+def states_frames(path: Path) -> bool:
+    """Whether a file says of its frames where they lie: an enhanced object, which may have a single frame."""
+    try:
+        import pydicom
+    except ImportError:
+        return False
+    try:
+        return "PerFrameFunctionalGroupsSequence" in pydicom.dcmread(path, stop_before_pixels=True)
+    except (OSError, EOFError, pydicom.errors.InvalidDicomError, ValueError):
+        return False
 
 
 def frame_planes(data: Any, source: str) -> list[Plane]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .dicom_frames import frame_planes, frame_rescales, rescaled_frames
+from .dicom_frames import frame_planes, frame_rescales, rescaled_frames, states_frames, undecodable
 from .errors import InputError
-from .image_files import quiet_itk
+from .image_files import itk_name, quiet_itk, why_not_found
 from .slice_stack import Plane, Stack, stack_planes
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class _Header:
     frames: int
     samples: int
     plane: Plane | None
+    is_multiframe: bool = False
     is_damaged: bool = False
 
 
@@ -81,7 +82,7 @@ def read_series(path: str | Path, uid: str | None = None) -> tuple[np.ndarray, G
     """One series of a folder, or the series that a file belongs to.
 
     Returns:
-        array (D, H, W), grid, files in slice order (one file for a multi-frame object), and text fields.
+        array (D, H, W), grid, files in slice order (multi-frame files in the order of their first slice), and text fields.
 
     Raises:
         InputError: none or several series without ``uid``, or slices that make no regular grid.
@@ -91,19 +92,21 @@ def read_series(path: str | Path, uid: str | None = None) -> tuple[np.ndarray, G
     if path.is_file():
         own = _read_header(path)
         if own is None or own.is_damaged:
+            if own is not None and (reason := _why(path)):
+                raise InputError(reason)
             raise InputError(f"'{path}' is damaged or not a DICOM image that can be read; give the folder of the series or another file.")
         if uid and uid != own.uid:
             raise InputError(f"'{path}' belongs to series {own.uid}, not to {uid}; leave --series out or give the folder.")
-    if own is not None and own.frames > 1:
-        headers = [own]
-    else:
-        found = _series_of(path if own is None else path.parent, nested=own is None)
-        headers = _choose(found, own.uid if own else uid, path)
-        damaged = [h.path for h in headers if h.is_damaged]
-        if damaged:
-            raise InputError(f"'{damaged[0]}' is a damaged or truncated slice ({len(damaged)} of {len(headers)}); fetch the series again.")
+    found = _series_of(path if own is None else path.parent, nested=own is None)
+    headers = _choose(found, own.uid if own else uid, path)
+    damaged = [h.path for h in headers if h.is_damaged]
+    if damaged:
+        if reason := _why(damaged[0]):
+            raise InputError(reason)
+        raise InputError(f"'{damaged[0]}' is a damaged or truncated slice ({len(damaged)} of {len(headers)}); fetch the series again.")
     source = str(path)
-    array, stack, files = _read_frames(headers[0], source) if headers[0].frames > 1 else _read_slices(headers, source)
+    _refuse_mixture(headers, source)
+    array, stack, files = _read_frames(headers, source) if headers[0].is_multiframe else _read_slices(headers, source)
     metadata = {
         "series_uid": headers[0].uid,
         "series_description": headers[0].description,
@@ -176,7 +179,7 @@ def _read_header(path: Path) -> _Header | None:
     with quiet_itk() as sitk:
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(str(path))
+        reader.SetFileName(itk_name(path))
         try:
             reader.ReadImageInformation()
         except RuntimeError:
@@ -188,6 +191,7 @@ def _read_header(path: Path) -> _Header | None:
     if text("0008|0060") in _NOT_IMAGES or not text("0020|000e"):
         return None
     size = reader.GetSize()
+    plane = _plane(text, (int(size[1]), int(size[0])))
     frames = int(_numbers(text("0028|0008"), 1)[0]) if text("0028|0008") else 1
     return _Header(
         path=str(path),
@@ -198,7 +202,8 @@ def _read_header(path: Path) -> _Header | None:
         body_part=text("0018|0015"),
         frames=max(frames, 1),
         samples=reader.GetNumberOfComponents(),
-        plane=_plane(text, (int(size[1]), int(size[0]))),
+        plane=plane,
+        is_multiframe=frames > 1 or (plane is None and bool(text("0028|0008")) and states_frames(path)),
     )
 
 
@@ -234,9 +239,17 @@ def _numbers(text: str, count: int) -> tuple[float, ...]:
     return values if len(values) == count else ()
 
 
+def _refuse_mixture(headers: list[_Header], source: str) -> None:
+    """One way of reading would lose the slices that are stored in the other."""
+    several = [h.path for h in headers if h.is_multiframe]
+    single = [h.path for h in headers if not h.is_multiframe]
+    if several and single:
+        raise InputError(
+            f"The series in '{source}' has multi-frame files ('{several[0]}') beside single slices ('{single[0]}'); move one kind to another folder."
+        )
+
+
 def _read_slices(headers: list[_Header], source: str) -> tuple[np.ndarray, Stack, tuple[str, ...]]:
-    if any(h.frames > 1 for h in headers):
-        raise InputError(f"The series in '{source}' has {len(headers)} files, some with several frames; give one of the files.")
     _refuse_colour(headers, source)
     without = sum(h.plane is None for h in headers)
     if without:
@@ -248,34 +261,59 @@ def _read_slices(headers: list[_Header], source: str) -> tuple[np.ndarray, Stack
     files = tuple(headers[n].path for n in stack.order)
     array: np.ndarray | None = None
     for k, name in enumerate(files):
-        pixels = _narrow(_pixels(name)[0])
-        if array is None:
-            array = np.empty((len(files), *pixels.shape), dtype=pixels.dtype)
-        wanted = _common(array.dtype, pixels.dtype)
-        if wanted != array.dtype:
-            array = array.astype(wanted)
-        array[k] = pixels
+        array = _put(array, len(files), [k], _narrow(_pixels(name)))
     assert array is not None
     return array, stack, files
 
 
-def _read_frames(header: _Header, source: str) -> tuple[np.ndarray, Stack, tuple[str, ...]]:
-    """A multi-frame object: pixels from GDCM, places of the frames from their functional groups."""
-    _refuse_colour([header], source)
+def _read_frames(headers: list[_Header], source: str) -> tuple[np.ndarray, Stack, tuple[str, ...]]:
+    """Multi-frame objects: pixels from GDCM, places of the frames from their functional groups. The frames of several files make one stack."""
+    _refuse_colour(headers, source)
     try:
         import pydicom
     except ImportError as error:
-        raise InputError(f"'{header.path}' is a multi-frame DICOM file, which needs the package pydicom; install it with: pip install pydicom.") from error
-    data = pydicom.dcmread(header.path, stop_before_pixels=True)
-    stack = stack_planes(frame_planes(data, header.path), source)
-    rescales = frame_rescales(data)
-    pixels = _narrow(_pixels(header.path)) if len(set(rescales)) == 1 else rescaled_frames(header.path, rescales)
-    return np.ascontiguousarray(pixels[stack.order]), stack, (header.path,)
+        raise InputError(f"'{headers[0].path}' is a multi-frame DICOM file, which needs the package pydicom; install it with: pip install pydicom.") from error
+    planes: list[Plane] = []
+    rescales: dict[str, list[tuple[float, float]]] = {}
+    places: list[tuple[str, int]] = []  # file and frame of each plane
+    for header in headers:
+        data = pydicom.dcmread(header.path, stop_before_pixels=True)
+        found = frame_planes(data, header.path)
+        rescales[header.path] = frame_rescales(data)
+        places += [(header.path, n) for n in range(len(found))]
+        planes += found
+    try:
+        stack = stack_planes(planes, source)
+    except InputError as error:
+        if len(headers) == 1:
+            raise
+        raise InputError(
+            f"{error} The series has {len(headers)} multi-frame files ('{headers[0].path}', '{headers[1].path}'), which were read as one volume;"
+            " where each is one of its own, move it to another folder."
+        ) from error
+    files = tuple(dict.fromkeys(places[n][0] for n in stack.order))
+    array: np.ndarray | None = None
+    for name in files:
+        slots = [k for k, n in enumerate(stack.order) if places[n][0] == name]
+        pixels = _narrow(_pixels(name)) if len(set(rescales[name])) == 1 else rescaled_frames(name, rescales[name])
+        array = _put(array, len(stack.order), slots, pixels[[places[stack.order[k]][1] for k in slots]])
+    assert array is not None
+    return array, stack, files
+
+
+def _put(array: np.ndarray | None, count: int, slots: list[int], pixels: np.ndarray) -> np.ndarray:
+    """``array`` (made here where it is None) of ``count`` slices with ``pixels`` in ``slots``, in a type that holds all of them."""
+    if array is None:
+        array = np.empty((count, *pixels.shape[1:]), dtype=pixels.dtype)
+    array = array.astype(_common(array.dtype, pixels.dtype), copy=False)
+    array[slots] = pixels
+    return array
 
 
 def _refuse_colour(headers: list[_Header], source: str) -> None:
-    if headers[0].samples != 1:
-        raise InputError(f"'{source}' is a colour image with {headers[0].samples} values per pixel; give a CT, MR or PET series.")
+    samples = max(h.samples for h in headers)
+    if samples != 1:
+        raise InputError(f"'{source}' is a colour image with {samples} values per pixel; give a CT, MR or PET series.")
 
 
 def _pixels(path: str) -> np.ndarray:
@@ -283,11 +321,19 @@ def _pixels(path: str) -> np.ndarray:
     with quiet_itk() as sitk:
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(path)
+        reader.SetFileName(itk_name(path))
         try:
             return np.asarray(sitk.GetArrayFromImage(reader.Execute()))
         except RuntimeError as error:
-            raise InputError(f"The pixels of '{path}' cannot be read: the file is damaged or truncated; fetch the series again.") from error
+            damaged = f"The pixels of '{path}' cannot be read: the file is damaged or truncated; fetch the series again."
+            raise InputError(_why(path) or damaged) from error
+
+
+def _why(path: str | Path) -> str:
+    """Why GDCM cannot read a file that need not be damaged; else an empty text."""
+    if compression := undecodable(path):
+        return f"The pixels of '{path}' are compressed in a way that cannot be decoded ({compression}); export the series uncompressed."
+    return why_not_found(path)
 
 
 def _narrow(pixels: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from .device import choose_device, device_title
 from .errors import Cancelled, MemoryRefusalError
 from .inference.checks import check_volume, checked_roi, content_key, empty_cache, is_shortage
 from .inference.embed import GridEmbedding
-from .inference.plan import check_memory
+from .inference.plan import check_memory, held_bytes
 from .inference.scope import best_grid
 from .inference.session import PromptSession
 from .inference.volume_embedding import VolumeEmbedding
@@ -159,7 +159,7 @@ class RefSAM3DEngine:
         candidates = [g for g in self.checkpoint.config.grids if embedding.modality.value in g.modalities] or list(self.checkpoint.config.grids)
         extents = {g.name: embedding.whole_view(g).extent_mm for g in candidates}
         grid = best_grid_of(candidates, self, embedding, extents)
-        check_memory(self.checkpoint.config, embedding.volume.geometry, [(grid.name, 1)])
+        self._check_memory(embedding, [(grid.name, 1)])
         views = embedding.views(grid, coarse=not embedding.is_direct(grid))
         self._encode([(view, None) for view in views], progress, cancel, 0.0, 1.0, "reading the image")
         if progress is not None:
@@ -195,6 +195,21 @@ class RefSAM3DEngine:
                 roi = checked_roi(roi, embedding.volume.geometry.shape_dhw)
             session = PromptSession(self, embedding, progress, cancel, probability, roi)
             return self._with_what_fits(embedding, lambda: session.run(resolved, allow_unknown))
+
+    def _check_memory(self, embedding: VolumeEmbedding, readings: list[tuple[str, int]]) -> None:
+        """Refuse a run that cannot fit, after the encodings of the other images have been given up for it.
+
+        Raises:
+            MemoryRefusalError: with what it needs, what is free, and what to do.
+        """
+        config, geometry, held = self.checkpoint.config, embedding.volume.geometry, held_bytes(embedding, readings)
+        try:
+            check_memory(config, geometry, readings, held)
+        except MemoryRefusalError:
+            for key in [k for k, other in self._embeddings.items() if other is not embedding]:
+                del self._embeddings[key]
+            empty_cache(self.device)
+            check_memory(config, geometry, readings, held)
 
     def _with_what_fits(self, embedding: VolumeEmbedding, work: Callable[[], _Answer]) -> _Answer:
         """Do some work on an image; where memory runs out, do it again with smaller tiles, then on the CPU."""

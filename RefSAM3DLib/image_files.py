@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,18 @@ if TYPE_CHECKING:
 
 ENDINGS = (".nrrd", ".nhdr", ".nii.gz", ".nii", ".mha", ".mhd")
 _METAIMAGE_NUMBERS = ("offset", "position", "origin", "elementspacing", "transformmatrix", "rotation", "orientation")
+_METAIMAGE_DIRECTIONS, _METAIMAGE_SPACINGS = {"transformmatrix", "rotation", "orientation"}, {"elementspacing", "elementsize"}
+#: NRRD spaces that ITK turns into its own (LPS). It takes all others for LPS as they are: a scanner's axes say nothing about the patient, and
+#: "RAST", with time, it leaves mirrored.
+_NRRD_SPACES = {
+    "ras", "las", "lps", "lpst", "right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "left-posterior-superior-time",
+}  # fmt: skip
+#: Longest text header that is looked at; real ones have some hundred bytes, with DICOM fields some thousand.
+_HEADER_BYTES = 1 << 18
 #: Header fields that tell the modality; no other text is kept, since it may name the patient.
 _MODALITY_KEYS = ("Modality", "modality", "DICOM.Modality", "0008|0060")
+
+_IS_WINDOWS = sys.platform == "win32"
 
 
 @contextmanager
@@ -47,6 +58,42 @@ def check_name(path: Path) -> None:
         raise InputError(f"The name '{shown}' is not written in UTF-8; rename the file or its folder.")
 
 
+def itk_name(path: str | Path) -> str:
+    """The name by which SimpleITK finds a file. On Windows it finds none whose path has letters beyond ASCII, so the folder's short name stands in.
+
+    The file keeps its name: its short one would lose the ending by which SimpleITK knows the format.
+    """
+    path = Path(path)
+    if _IS_WINDOWS and not str(path).isascii() and path.name.isascii():
+        folder = _short_name(str(path.parent.absolute()))
+        if folder and folder.isascii():
+            return str(Path(folder, path.name))
+    return str(path)
+
+
+def _short_name(path: str) -> str:
+    """A path in Windows' 8.3 form ("C:\\BCHER~1"); empty, or with its long names, where the drive has no such form."""
+    import ctypes
+
+    try:
+        buffer = ctypes.create_unicode_buffer(1 << 15)
+        count = ctypes.windll.kernel32.GetShortPathNameW(path, buffer, len(buffer))  # type: ignore[attr-defined,unused-ignore]
+    except (AttributeError, OSError):
+        return ""
+    return buffer.value if 0 < count < len(buffer) else ""
+
+
+def why_not_found(path: str | Path) -> str:
+    """The sentence where it may be the name of a file that SimpleITK cannot read, and not the file; else an empty text."""
+    if not _IS_WINDOWS or itk_name(path).isascii():
+        return ""
+    letters = ", ".join(f"'{letter}'" for letter in dict.fromkeys(str(path)) if not letter.isascii())
+    return (
+        f"'{path}' cannot be read: on Windows, files are often not found where their path has other letters than A to Z ({letters});"
+        " copy it to a folder such as C:\\images under a name without them. If that does not help, export it again."
+    )
+
+
 def read_image_file(path: Path) -> tuple[np.ndarray, Geometry, dict[str, str]]:
     """Array (D, H, W), grid and text fields; ``metadata["warning"]`` is a sentence where the grid is in doubt.
 
@@ -58,10 +105,12 @@ def read_image_file(path: Path) -> tuple[np.ndarray, Geometry, dict[str, str]]:
     if nifti:
         _check_nifti(path, nifti, warnings)
     elif path.name.lower().endswith((".mha", ".mhd")):
-        _check_metaimage(path)
+        _check_metaimage(path, warnings)
+    else:
+        _check_nrrd(path, warnings)
     with quiet_itk() as sitk:
         reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
+        reader.SetFileName(itk_name(path))
         try:
             reader.ReadImageInformation()
         except RuntimeError as error:
@@ -77,8 +126,9 @@ def read_image_file(path: Path) -> tuple[np.ndarray, Geometry, dict[str, str]]:
     metadata = _metadata(image)
     if nifti and nifti.sform_code > 0 >= nifti.qform_code and not np.allclose(geometry.ijk_to_ras[:3], nifti.sform, rtol=1e-3, atol=1e-2):
         raise InputError(f"The spacing and the sform matrix of '{path}' contradict each other; re-export the image with a valid geometry.")
-    if path.name.lower().endswith((".nrrd", ".nhdr")) and not image.HasMetaDataKey("NRRD_space"):
-        warnings.append(_no_orientation(path))
+    if nifti and nifti.is_contradictory:  # ITK takes the one or the other, as their codes are, without a word
+        used = nifti.matrix_used(geometry.directions)
+        warnings.append(f"The two matrices of '{path.name}' disagree about orientation; the {used} was used: check left and right.")
     if warnings:
         metadata["warning"] = " ".join(warnings)
     return array, geometry, metadata
@@ -86,6 +136,10 @@ def read_image_file(path: Path) -> tuple[np.ndarray, Geometry, dict[str, str]]:
 
 def _no_orientation(path: Path) -> str:
     return f"'{path.name}' does not state its orientation: left and right may be exchanged, check them or export the image again."
+
+
+def _no_spacing(path: Path) -> str:
+    return f"'{path.name}' does not state its voxel size: 1 mm was taken, so lengths and volumes may be wrong; export the image again."
 
 
 def _check_nifti(path: Path, header: NiftiHeader, warnings: list[str]) -> None:
@@ -107,14 +161,38 @@ def _check_nifti(path: Path, header: NiftiHeader, warnings: list[str]) -> None:
         warnings.append(_no_orientation(path))
 
 
-def _check_metaimage(path: Path) -> None:
-    """ITK reads "nan" as 0."""
+def _check_metaimage(path: Path, warnings: list[str]) -> None:
+    """ITK reads "nan" as 0, and takes its own axes and 1 mm where a header has none."""
     with open(path, "rb") as handle:
-        text = handle.read(8192).partition(b"ElementDataFile")[0].decode("latin-1").lower()
+        text = handle.read(_HEADER_BYTES).partition(b"ElementDataFile")[0].decode("latin-1").lower()
+    keys = set()
     for line in text.splitlines():
         key, _, value = line.partition("=")
+        keys.add(key.strip())
         if key.strip() in _METAIMAGE_NUMBERS and any(part.strip("+-").startswith(("nan", "inf")) for part in value.split()):
             raise InputError(f"'{path}' has the non-finite value '{line.strip()}'; re-export the image with a valid geometry.")
+    if not keys & _METAIMAGE_DIRECTIONS:
+        warnings.append(_no_orientation(path))
+    if not keys & _METAIMAGE_SPACINGS:
+        warnings.append(_no_spacing(path))
+
+
+def _check_nrrd(path: Path, warnings: list[str]) -> None:
+    """ITK takes its own axes and 1 mm where a header has none, and any space that it does not know for its own."""
+    with open(path, "rb") as handle:
+        text = handle.read(_HEADER_BYTES).replace(b"\r\n", b"\n").partition(b"\n\n")[0].decode("latin-1").lower()
+    fields = {name.strip(): value.strip() for name, mark, value in (line.partition(":") for line in text.splitlines()) if mark}
+    has_directions = "(" in fields.get("space directions", "")  # else "none" for each axis
+    space = fields.get("space", "")
+    if not space or not has_directions:
+        warnings.append(_no_orientation(path))
+    elif space not in _NRRD_SPACES:
+        warnings.append(
+            f"'{path.name}' states its orientation in the space {space}, which was read as left-posterior-superior: left and right may be exchanged,"
+            " check them or export the image again."
+        )
+    if not has_directions and not re.search("[0-9]", fields.get("spacings", "")):
+        warnings.append(_no_spacing(path))
 
 
 def _check_header(path: Path, reader: Any, sitk: Any) -> None:
@@ -159,6 +237,8 @@ def _why(path: Path, error: Exception) -> str:
         return f"The axes of '{path}' are not at right angles, which its format cannot keep; save it as .nrrd or resample it."
     if re.search(r"alloc|memory", text, re.IGNORECASE):
         return f"'{path}' does not fit into memory; crop or resample it."
+    if name := why_not_found(path):
+        return name
     if "Unable to determine ImageIO" in text:
         return f"'{path}' is not what its ending says, or its header is damaged; export the image again."
     beside = ", or the data file that it names is not beside it" if path.suffix.lower() in (".mhd", ".nhdr") else ""

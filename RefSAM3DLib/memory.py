@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+#: Names of a control group's limit and use, and of the share of the use that is cached files, which the kernel gives up first.
+_GROUP_FILES = {2: ("memory.max", "memory.current", "inactive_file"), 1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")}
+
 
 def peak_memory_mb() -> float | None:
     """Most memory this process ever held in RAM, in MB (2^20 bytes); None where the system does not say."""
@@ -23,18 +27,53 @@ def peak_memory_mb() -> float | None:
 
 
 def available_memory_mb() -> float | None:
-    """RAM that a new task can use now, in MB (2^20 bytes); None where the system does not say."""
+    """RAM that a new task can use now, in MB (2^20 bytes), of the machine and of the container; None where the system does not say."""
     if sys.platform == "win32":
         return _windows_available_mb()
     try:
-        status = Path("/proc/meminfo").read_text(encoding="utf-8")
-        return int(status.partition("MemAvailable:")[2].split()[0]) / (1 << 10)
+        status = (_PROC / "meminfo").read_text(encoding="utf-8")
+        machine = int(status.partition("MemAvailable:")[2].split()[0]) / (1 << 10)
+        return min([machine, *_left_in_groups_mb()])
     except (OSError, ValueError, IndexError):
         pass
     import os
 
     try:  # macOS tells only what is installed; half of it is what other programs usually leave
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 20) / 2
+    except (OSError, ValueError):
+        return None
+
+
+def _left_in_groups_mb() -> list[float]:
+    """What the control groups of this process (Docker, Kubernetes, Slurm, systemd) leave it: its own and those around it, where they have a limit."""
+    try:
+        lines = (_PROC / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    found = []
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, name = rest.partition(":")
+        if number == "0" and not controllers:
+            version, root = 2, _CGROUPS
+        elif "memory" in controllers.split(","):
+            version, root = 1, _CGROUPS / "memory"
+        else:
+            continue
+        # In a container the name may be the host's, which does not exist here; the limit is then at the root.
+        parts = [part for part in name.split("/") if part not in ("", "..")]
+        groups = [root.joinpath(*parts[:n]) for n in range(len(parts), -1, -1)]
+        found += [left for left in (_left_in_group_mb(group, version) for group in groups) if left is not None]
+    return found
+
+
+def _left_in_group_mb(group: Path, version: int) -> float | None:
+    """None where the group has no limit ("max") or is not there."""
+    limit, used, cached = _GROUP_FILES[version]
+    try:
+        left = int((group / limit).read_text(encoding="utf-8")) - int((group / used).read_text(encoding="utf-8"))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
+        return max(left + int(statistics.get(cached, 0)), 0) / (1 << 20)
     except (OSError, ValueError):
         return None
 

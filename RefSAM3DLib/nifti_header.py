@@ -8,6 +8,7 @@ Format: Cox et al., NIfTI-1 and NIfTI-2 data format.
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from .errors import InputError
 MAX_COSINE = 5e-5
 #: Of the DICOM-like affine part, below this the axes span no volume.
 _MIN_DETERMINANT = 1e-3
+#: Cosine between one axis in the sform and in the qform below which they disagree about the patient. A registration keeps in its sform what the
+#: scanner said in the qform, some degrees aside (0.5 is 60 degrees); a mirrored axis has -1, two exchanged ones have 0.
+_MIN_AGREEMENT = 0.5
 _BLOCK = 1 << 20  # a multiple of every voxel size
 _FLOATS = {16: "f4", 64: "f8"}
 #: Millimetres of the codes for metre and micrometre; ITK applies them to the spacing and to both matrices.
@@ -36,6 +40,7 @@ class NiftiHeader:
         offset, voxel_bytes: where the voxels start and how many bytes they take, uncompressed.
         dtype: numpy type of floating-point voxels, "" for integers and others.
         pixdim: spacing along the first three axes, in the unit of the file.
+        qfac: -1 where the third axis of the qform points against its quaternion's, else 1.
         qform_code, sform_code: 0 where the file does not state that matrix.
         quaternion: the six numbers of the qform. sform: (3, 4), IJK to RAS, mm.
     """
@@ -45,6 +50,7 @@ class NiftiHeader:
     voxel_bytes: int
     dtype: str
     pixdim: tuple[float, ...]
+    qfac: float
     qform_code: int
     sform_code: int
     quaternion: tuple[float, ...]
@@ -53,8 +59,44 @@ class NiftiHeader:
     @property
     def sform_cosine(self) -> float:
         """Largest cosine between two axes of the sform: 0 for right angles."""
-        unit = self.sform[:, :3] / np.linalg.norm(self.sform[:, :3], axis=0)
+        unit = self._sform_directions
         return float(np.abs(unit.T @ unit - np.eye(3)).max())
+
+    @property
+    def is_contradictory(self) -> bool:
+        """Whether the file states both matrices, and an axis points elsewhere in the one than in the other."""
+        if self.qform_code <= 0 or self.sform_code <= 0:
+            return False
+        return not _agree(self._sform_directions, self._qform_directions)
+
+    def matrix_used(self, directions: np.ndarray) -> str:
+        """Which of two contradictory matrices a reader took, by the (3, 3) directions that it found (IJK to RAS)."""
+        return "sform" if _agree(self._sform_directions, directions) else "qform"
+
+    @property
+    def _sform_directions(self) -> np.ndarray:
+        return self.sform[:, :3] / np.linalg.norm(self.sform[:, :3], axis=0)
+
+    @property
+    def _qform_directions(self) -> np.ndarray:
+        """Columns of unit length, IJK to RAS; as nifti1.h computes them from b, c, d of a unit quaternion."""
+        b, c, d = self.quaternion[:3]
+        a = math.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
+        if a < 1e-4:  # a turn of 180 degrees, stored with rounding
+            b, c, d = (v / math.sqrt(b * b + c * c + d * d) for v in (b, c, d))
+        matrix = np.array(
+            [
+                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+            ]
+        )
+        return matrix * [1.0, 1.0, self.qfac]
+
+
+def _agree(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether each axis points the same way in both, some degrees aside."""
+    return bool((one * other).sum(axis=0).min() >= _MIN_AGREEMENT)
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
@@ -71,9 +113,9 @@ def read_nifti_header(path: Path) -> NiftiHeader:
     for order in "<>":
         size = struct.unpack(order + "i", raw[:4].ljust(4, b"\0"))[0]
         if size == 348 and len(raw) >= 348:
-            return _parse(raw, order, "8h", 40, ("h", 70), ("h", 72), ("3f", 80), ("f", 108), ("2h", 252), ("6f", 256), ("12f", 280), ("b", 123))
+            return _parse(raw, order, "8h", 40, ("h", 70), ("h", 72), ("4f", 76), ("f", 108), ("2h", 252), ("6f", 256), ("12f", 280), ("b", 123))
         if size == 540 and len(raw) >= 540:
-            return _parse(raw, order, "8q", 16, ("h", 12), ("h", 14), ("3d", 112), ("q", 168), ("2i", 344), ("6d", 352), ("12d", 400), ("i", 500))
+            return _parse(raw, order, "8q", 16, ("h", 12), ("h", 14), ("4d", 104), ("q", 168), ("2i", 344), ("6d", 352), ("12d", 400), ("i", 500))
     raise InputError(f"'{path}' is not a NIfTI file or its header is damaged; export the image again.")
 
 
@@ -87,7 +129,7 @@ def _open(path: Path) -> gzip.GzipFile:
 def _parse(raw: bytes, order: str, dim_format: str, dim_at: int, *places: tuple[str, int]) -> NiftiHeader:
     dim = struct.unpack_from(order + dim_format, raw, dim_at)
     fields = [struct.unpack_from(order + code, raw, at) for code, at in places]
-    (datatype,), (bits,), pixdim, (offset,), codes, quaternion, rows, (units,) = fields
+    (datatype,), (bits,), (qfac, *pixdim), (offset,), codes, quaternion, rows, (units,) = fields
     dims = tuple(int(n) for n in dim[1 : 1 + min(max(dim[0], 0), 7)])
     voxels = 1
     for n in dims:
@@ -97,7 +139,8 @@ def _parse(raw: bytes, order: str, dim_format: str, dim_at: int, *places: tuple[
         offset=int(offset) if np.isfinite(offset) else 0,
         voxel_bytes=voxels * bits // 8,
         dtype=order + _FLOATS[datatype] if datatype in _FLOATS else "",
-        pixdim=pixdim,
+        pixdim=tuple(pixdim),
+        qfac=-1.0 if qfac < 0 else 1.0,
         qform_code=codes[0],
         sform_code=codes[1],
         quaternion=quaternion,

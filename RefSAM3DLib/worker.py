@@ -91,6 +91,8 @@ class Worker:
             self._send(failure(getattr(request, "id", 0), error))
             if isinstance(error, MemoryError) or failure(0, error).category == "memory":
                 self._images.clear()
+                if self._engine is not None:
+                    self._engine.release()  # its encodings keep their voxels, too: the next attempt must find that memory free
 
     def _forget_results(self) -> None:
         """The application has read the last run's results before it sends the next; a question may come while it still reads them."""

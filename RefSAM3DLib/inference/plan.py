@@ -9,11 +9,14 @@ from ..config import GridConfig, ModelConfig
 from ..errors import MemoryRefusalError
 from ..geometry import Geometry
 from ..memory import available_memory_mb
+from .preprocess import Frame
 from .tiling import Layout
-from .volume_embedding import bounded_look
+from .volume_embedding import VolumeEmbedding, bounded_look
 
 #: Bytes per voxel of a pair of tiles for activations that live at once (measured: 130 MB for two 48^3 tiles of the small model).
 ACTIVATION_BYTES = 600
+#: Bytes per native voxel while a tilted grid is read: it is smoothed as a whole, from one copy of floats into another.
+TILTED_BYTES = 8
 #: Share of the free memory that a run may plan for.
 USABLE = 0.9
 #: Most fine tiles (per view) for one structure. The trained fields of view need 20 at most; beyond this the coarse look is drawn
@@ -34,22 +37,32 @@ def planned_bytes(config: ModelConfig, geometry: Geometry, readings: Iterable[tu
     ``readings``: names of the working grids and how many structures are asked of each; a grid that two branches read is named twice.
     """
     views = 2 if config.mirror_views else 1
-    volume_mm3 = math.prod(geometry.extent_xyz_mm)
     pixels = config.decoder.pixel_dim / 8 if config.decoder.kind == "cached" else config.image.in_channels
     tokens = 4 * (config.prompt.attention_dim + config.prompt.fused_dim) / config.image.patch_size**3
     extent = geometry.permuted(*geometry.to_working_orientation()).extent_xyz_mm
+    working = working_extent(geometry)
     total = 0.0
     for name, structures in readings:
         grid = config.grid(name)
         tile = math.prod(grid.tile_dhw)
         spacing = bounded_look(grid, extent).coarse_spacing_mm
-        held = volume_mm3 / spacing**3
-        encoded = tile_count(extent, spacing, grid.coarse_tile_dhw, config.image.patch_size) * math.prod(grid.coarse_tile_dhw)
+        held = math.prod(working) / spacing**3
+        encoded = tile_count(working, spacing, grid.coarse_tile_dhw, config.image.patch_size) * math.prod(grid.coarse_tile_dhw)
         if is_read_closely(grid, geometry):
-            held += volume_mm3 / grid.spacing_mm**3
-            encoded += min(tile_count(extent, grid.spacing_mm, grid.tile_dhw, config.image.patch_size), FINE_TILES * structures) * tile
+            held += math.prod(working) / grid.spacing_mm**3
+            encoded += min(tile_count(working, grid.spacing_mm, grid.tile_dhw, config.image.patch_size), FINE_TILES * structures) * tile
         total += 4 * views * (held + encoded * (pixels + tokens)) + 2 * max(tile, math.prod(grid.coarse_tile_dhw)) * ACTIVATION_BYTES
-    return int(total + math.prod(geometry.shape_dhw))
+    native = 1 + (TILTED_BYTES if Frame.of(geometry, 1.0).rotated else 0)
+    return int(total + native * math.prod(geometry.shape_dhw))
+
+
+def working_extent(geometry: Geometry) -> tuple[float, float, float]:
+    """Size of the working grids, mm: the volume's own, or the box around a tilted volume, which can be several times as large."""
+    frame = Frame.of(geometry, 1.0)
+    if not frame.rotated:
+        return frame.oriented.extent_xyz_mm
+    x, y, z = (float(v) for v in abs(frame.oriented.ijk_to_lps[:3, :3]) @ frame.oriented.shape_dhw[::-1])
+    return x, y, z
 
 
 def tile_count(extent_xyz_mm: tuple[float, float, float], spacing_mm: float, tile_dhw: tuple[int, int, int], patch: int) -> int:
@@ -58,14 +71,21 @@ def tile_count(extent_xyz_mm: tuple[float, float, float], spacing_mm: float, til
     return len(Layout.of(shape, tile_dhw, patch).starts)  # type: ignore[arg-type]
 
 
-def check_memory(config: ModelConfig, geometry: Geometry, readings: Iterable[tuple[str, int]]) -> None:
-    """Refuse a run that cannot fit; ``readings`` as for :func:`planned_bytes`.
+def held_bytes(embedding: VolumeEmbedding, readings: Iterable[tuple[str, int]]) -> int:
+    """What an embedding has in memory for these readings already: a run that was allowed once is then never refused for what it left behind."""
+    names = {name for name, _ in readings}
+    encoded = sum(grid.bytes for (name, *_), grid in embedding.grids.items() if name in names)
+    return encoded + sum(values.nbytes for (name, _), values in embedding.ahead.items() if name in names)
+
+
+def check_memory(config: ModelConfig, geometry: Geometry, readings: Iterable[tuple[str, int]], held: int = 0) -> None:
+    """Refuse a run that cannot fit; ``readings`` as for :func:`planned_bytes`, ``held``: bytes of it that are no longer free because they are there.
 
     Raises:
         MemoryRefusalError: with what it needs, what is free, and what to do.
     """
     available = available_memory_mb()
-    need = planned_bytes(config, geometry, readings) / (1 << 20)
+    need = (planned_bytes(config, geometry, readings) - held) / (1 << 20)
     if available is not None and need > USABLE * available:
         raise MemoryRefusalError(
             f"This volume needs about {need / 1024:.1f} GB of memory and {available / 1024:.1f} GB are free; close other programs, or crop the volume first."

@@ -224,9 +224,17 @@ def _sample_rotated(view: np.ndarray, frame: Frame, fill: float) -> Tensor:
             n = x.shape[axis]
             index = torch.arange(n, dtype=torch.float64)
             weight = (1 - (index[None] - index[:, None]).abs() * spacing / frame.spacing_mm).clamp(min=0)
-            matrix = (weight / weight.sum(1, keepdim=True)).float()
-            x = torch.movedim(torch.tensordot(matrix, x, dims=([1], [axis])), 0, axis)
+            x = _along(x, bands((weight / weight.sum(1, keepdim=True)).float()), axis)
     return _affine_sample(x, frame.shape_dhw, frame.to_native, fill)
+
+
+def _along(values: Tensor, blocks: list[tuple[slice, slice, Tensor]], axis: int) -> Tensor:
+    """An axis of ``values`` times a square matrix, given as its :func:`bands`; beside the result only one band of it is in memory."""
+    out = torch.empty(values.shape)
+    for rows, source, part in blocks:
+        read = values.narrow(axis, source.start, source.stop - source.start)
+        out.narrow(axis, rows.start, len(part)).copy_(torch.movedim(torch.tensordot(part, read, dims=([1], [axis])), 0, axis))
+    return out
 
 
 def _sample_back(maps: Tensor, frame: Frame, box: Box, target: Box) -> Tensor:

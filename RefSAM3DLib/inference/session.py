@@ -15,7 +15,7 @@ from ..text.wording import swap_sides
 from ..types import Cancel, Progress, PromptResult, PromptStatus, ResolvedPrompt, Term, Verdict
 from .decode import decode_views, tiles_for
 from .localize import BOX_PROBABILITY, Finding, box_above, inside_roi, localize, transfer_box
-from .plan import FINE_TILES, check_memory, is_read_closely
+from .plan import FINE_TILES, is_read_closely
 from .postprocess import NativeMap, combine, parts_of, remove_specks, tight_box, to_native
 from .preprocess import Box
 from .sides import side_doubt
@@ -95,7 +95,7 @@ class PromptSession:
         """Presence and box of every structure; the whole view of each grid is encoded once."""
         readings = {(t.grid.name, t.branch): t.grid for t in terms}
         asked = Counter((t.grid.name, t.branch) for t in terms)
-        check_memory(self.engine.checkpoint.config, self.embedding.volume.geometry, [(name, n) for (name, _), n in asked.items()])
+        self.engine._check_memory(self.embedding, [(name, n) for (name, _), n in asked.items()])
         for grid in readings.values():
             if not self.embedding.is_direct(grid) and self._fits(grid):
                 self.embedding.read_both(grid)

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from dicom_files import alter, write_multiframe, write_series
 
+from RefSAM3DLib import dicom_series, image_files
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.types import Modality
 from RefSAM3DLib.volume_io import list_series, load_volume
@@ -23,7 +24,7 @@ def positions(count: int = 6, step: tuple[float, float, float] = (0.0, 0.0, 2.5)
 
 
 def test_slices_are_ordered_by_position_and_rescaled(tmp_path: Path):
-    uid = write_series(tmp_path, STORED)
+    uid = write_series(tmp_path, STORED, uid="1.2.840.99")  # a random one can hold the digits of the patient's number
     volume = load_volume(tmp_path)
     assert np.array_equal(volume.array, HU)
     assert volume.array.dtype == np.int16
@@ -222,6 +223,53 @@ def test_a_truncated_slice_is_named_even_at_the_end_where_no_gap_shows(tmp_path:
         load_volume(tmp_path / "5.dcm")
 
 
+def compress(path: Path, syntax: str) -> None:
+    """Say that the pixels are compressed, without doing it; the bytes of an unknown compression mean nothing to a reader either way."""
+    data = pydicom.dcmread(path)
+    data.PixelData = pydicom.encaps.encapsulate([data.PixelData])
+    data["PixelData"].VR = "OB"
+    data.file_meta.TransferSyntaxUID = syntax
+    data.save_as(path, implicit_vr=False, little_endian=True)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "name"),
+    [
+        ("1.2.840.10008.1.2.4.201", r"High-Throughput JPEG 2000 .*Lossless Only\), 1\.2\.840\.10008\.1\.2\.4\.201"),
+        ("1.2.840.10008.1.2.4.102", r"MPEG-4 .*1\.2\.840\.10008\.1\.2\.4\.102"),
+        ("1.2.3.4", r"1\.2\.3\.4"),
+    ],
+)
+def test_a_compression_that_cannot_be_decoded_is_named(tmp_path: Path, syntax: str, name: str):
+    write_series(tmp_path / "slices", STORED, names=[f"{k}.dcm" for k in range(6)])
+    write_multiframe(tmp_path / "enhanced" / "a.dcm", STORED, positions())
+    for path in tmp_path.glob("*/*.dcm"):
+        compress(path, syntax)
+    for given in (tmp_path / "slices", tmp_path / "slices" / "3.dcm", tmp_path / "enhanced"):
+        with pytest.raises(InputError, match=rf"compressed in a way that cannot be decoded \({name}\); export the series uncompressed"):
+            load_volume(given)
+
+
+def test_damaged_pixels_of_a_compression_that_is_decoded_are_called_damaged(tmp_path: Path):
+    write_series(tmp_path, STORED)
+    for path in tmp_path.iterdir():
+        compress(path, "1.2.840.10008.1.2.4.70")
+    with pytest.raises(InputError, match="damaged or truncated"):
+        load_volume(tmp_path)
+
+
+def test_on_windows_a_path_with_other_letters_is_named_as_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "Bücher"
+    write_series(folder, STORED, names=[f"{k}.dcm" for k in range(6)])
+    monkeypatch.setattr(image_files, "_IS_WINDOWS", True)
+    monkeypatch.setattr(image_files, "_short_name", lambda folder: folder)  # as on a drive without short names
+    assert np.array_equal(load_volume(folder).array, HU)
+    monkeypatch.setattr(dicom_series, "itk_name", lambda path: f"{path} not found")
+    for given in (folder, folder / "3.dcm"):
+        with pytest.raises(InputError, match=r"on Windows, .* other letters than A to Z \('ü'\); copy it to a folder such as"):
+            load_volume(given)
+
+
 def test_frames_of_a_multiframe_object_are_ordered_by_their_own_positions(tmp_path: Path):
     order = [5, 4, 3, 2, 1, 0]
     write_multiframe(tmp_path / "enhanced.dcm", STORED[order], positions()[order])
@@ -237,6 +285,67 @@ def test_a_multiframe_object_of_two_time_points_is_refused(tmp_path: Path):
     write_multiframe(tmp_path / "enhanced.dcm", np.concatenate([STORED, STORED]), np.concatenate([positions(), positions()]))
     with pytest.raises(InputError, match="2 images at each of 6 positions"):
         load_volume(tmp_path)
+
+
+def write_two_multiframes(folder: Path, first: list[int], second: list[int], second_stored: np.ndarray = STORED) -> tuple[Path, Path]:
+    """Two enhanced objects of one series with these slices of the stack."""
+    paths = folder / "a.dcm", folder / "b.dcm"
+    uid = write_multiframe(paths[0], STORED[first], positions()[first])
+    write_multiframe(paths[1], second_stored[second], positions()[second])
+    alter(paths[1], SeriesInstanceUID=uid)
+    return paths
+
+
+@pytest.mark.parametrize(("first", "second"), [([0, 1, 2], [3, 4, 5]), ([5, 3, 1], [0, 4, 2])])
+def test_a_series_of_several_multiframe_files_is_one_volume(tmp_path: Path, first: list[int], second: list[int]):
+    paths = write_two_multiframes(tmp_path, first, second)
+    for given in (tmp_path, *paths):
+        volume = load_volume(given)
+        assert np.array_equal(volume.array, HU)
+        assert np.allclose((volume.geometry.ijk_to_lps @ [0, 0, 5, 1])[:3], positions()[5])
+        assert volume.dicom_files == tuple(str(p) for p in (paths if 0 in first else paths[::-1]))
+
+
+def test_multiframe_files_with_other_rescales_keep_their_own(tmp_path: Path):
+    paths = write_two_multiframes(tmp_path, [0, 1, 2], [3, 4, 5])
+    state_rescales(paths[1], [(0.5, 10.0), (0.25, 0.0), (2.0, -1.0)])
+    volume = load_volume(tmp_path)
+    assert volume.array.dtype == np.float32
+    assert np.array_equal(volume.array[:3], HU[:3])
+    assert np.allclose(volume.array[3:], STORED[3:] * np.array([0.5, 0.25, 2.0])[:, None, None] + np.array([10.0, 0.0, -1.0])[:, None, None])
+
+
+def test_multiframe_files_that_make_no_single_volume_are_refused_and_named(tmp_path: Path):
+    paths = write_two_multiframes(tmp_path, [0, 1, 2], [0, 1, 2])
+    for given in (tmp_path, *paths):
+        with pytest.raises(InputError, match=r"2 images at each of 3 positions.* multi-frame files \('.*a\.dcm', '.*b\.dcm'\).*move it to another folder"):
+            load_volume(given)
+
+
+def test_multiframe_files_beside_single_slices_of_their_series_are_refused(tmp_path: Path):
+    uid = write_multiframe(tmp_path / "a.dcm", STORED[:3], positions()[:3])
+    write_series(tmp_path, STORED[3:], positions=positions()[3:], uid=uid, names=["b.dcm", "c.dcm", "d.dcm"])
+    for given in (tmp_path, tmp_path / "a.dcm", tmp_path / "c.dcm"):
+        with pytest.raises(InputError, match=r"multi-frame files \('.*a\.dcm'\) beside single slices \('.*b\.dcm'\); move one kind"):
+            load_volume(given)
+
+
+def test_an_enhanced_object_of_one_frame_is_a_slice(tmp_path: Path):
+    write_multiframe(tmp_path / "a.dcm", STORED[:1], positions(1))
+    volume = load_volume(tmp_path)
+    assert np.array_equal(volume.array, HU[:1])
+    assert np.allclose(volume.geometry.ijk_to_lps[:3, 3], positions(1)[0])
+    assert "its thickness is taken to be 2.5 mm" in volume.metadata["warning"]
+
+
+def test_enhanced_objects_of_one_frame_each_are_one_volume(tmp_path: Path):
+    uid = write_multiframe(tmp_path / "0.dcm", STORED[:1], positions(1))
+    for k in range(1, 6):
+        write_multiframe(tmp_path / f"{k}.dcm", STORED[k : k + 1], positions()[k : k + 1])
+        alter(tmp_path / f"{k}.dcm", SeriesInstanceUID=uid)
+    volume = load_volume(tmp_path)
+    assert np.array_equal(volume.array, HU)
+    assert len(volume.dicom_files) == 6
 
 
 def state_rescales(path: Path, rescales: list[tuple[float, float]]) -> None:

@@ -17,8 +17,10 @@ import SimpleITK as sitk
 from asymmetric_blocks import asymmetric_blocks
 
 import RefSAM3DLib
+from RefSAM3DLib import image_files
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.geometry import Geometry, reorient
+from RefSAM3DLib.nifti_header import read_nifti_header
 from RefSAM3DLib.types import Modality, Volume
 from RefSAM3DLib.volume_io import decide_modality, load_volume
 
@@ -142,12 +144,129 @@ def test_a_sheared_nifti_matrix_is_an_error_or_a_warning_but_never_ignored(tmp_p
     assert volume.geometry.spacing_xyz_mm == pytest.approx((0.8, 0.9, 2.5))
 
 
-@pytest.mark.parametrize("name", ["a.nii", "a.nrrd"])
-def test_a_file_without_orientation_warns_that_sides_may_be_exchanged(tmp_path: Path, name: str):
-    path = nifti_matrices(tmp_path / name, None, 0) if name.endswith("nii") else tmp_path / name
-    if name.endswith("nrrd"):
-        nrrd.write(str(path), ARRAY, {}, index_order="C")
-    assert "does not state its orientation: left and right may be exchanged" in load_volume(path).metadata["warning"]
+def turned(axis: int, degrees: float) -> np.ndarray:
+    """A turn about an axis (RAS)."""
+    one, other = (n for n in range(3) if n != axis)
+    matrix = np.eye(3)
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    matrix[[one, one, other, other], [one, other, one, other]] = c, -s, s, c
+    return matrix
+
+
+def two_matrices(path: Path, direction: np.ndarray, change: np.ndarray, codes: tuple[int, int] = (1, 2)) -> Path:
+    """A NIfTI whose qform is ``direction`` (LPS) and whose sform is the same after ``change`` (RAS)."""
+    write(path, direction=direction)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<2h", content, 252, *codes)
+    sform = np.array(struct.unpack_from("<12f", content, 280)).reshape(3, 4)
+    struct.pack_into("<12f", content, 280, *(change @ sform).ravel())
+    path.write_bytes(content)
+    return path
+
+
+def as_nifti_2(path: Path) -> Path:
+    """The header of a NIfTI-1 file in the form of version 2, which ITK does not read."""
+    old, content = path.read_bytes(), bytearray(540)
+    struct.pack_into("<i8sh", content, 0, 540, b"n+2\0\r\n\x1a\n", struct.unpack_from("<h", old, 70)[0])
+    struct.pack_into("<8q", content, 16, *struct.unpack_from("<8h", old, 40))
+    struct.pack_into("<8d", content, 104, *struct.unpack_from("<8f", old, 76))
+    struct.pack_into("<2i", content, 344, *struct.unpack_from("<2h", old, 252))
+    struct.pack_into("<18d", content, 352, *struct.unpack_from("<18f", old, 256))
+    path.write_bytes(content)
+    return path
+
+
+DISAGREEING = {
+    "left and right mirrored": np.diag([-1.0, 1, 1]),
+    "head and foot mirrored": np.diag([1.0, 1, -1]),
+    "two axes exchanged": turned(2, 90),
+    "upside down": turned(0, 180),
+}
+
+
+@pytest.mark.parametrize(("codes", "used"), [((1, 1), "sform"), ((2, 1), "sform"), ((1, 2), "qform")])
+@pytest.mark.parametrize("change", DISAGREEING.values(), ids=DISAGREEING)
+def test_two_nifti_matrices_that_disagree_are_told(tmp_path: Path, change: np.ndarray, codes: tuple[int, int], used: str):
+    path = two_matrices(tmp_path / "a.nii", np.eye(3), change, codes)
+    volume = load_volume(path)
+    expected = (change if used == "sform" else np.eye(3)) @ np.diag([-0.8, -0.9, 2.5])
+    assert np.allclose(volume.geometry.ijk_to_ras[:3, :3], expected, atol=1e-5)
+    assert volume.metadata["warning"] == f"The two matrices of 'a.nii' disagree about orientation; the {used} was used: check left and right."
+    assert read_nifti_header(as_nifti_2(path)).is_contradictory
+
+
+def test_two_nifti_matrices_that_a_registration_moved_apart_are_no_contradiction(tmp_path: Path):
+    for order, flip in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):
+        for tilt in (0.0, 20.0):
+            direction = turned(0, tilt) @ np.eye(3)[:, order] * flip
+            for axis in range(3):
+                path = two_matrices(tmp_path / "a.nii", direction, turned(axis, 5.0))
+                assert "warning" not in load_volume(path).metadata
+                assert not read_nifti_header(as_nifti_2(path)).is_contradictory
+
+
+@pytest.mark.parametrize(("qform_code", "sform_code"), [(0, 1), (1, 0)])
+def test_a_matrix_that_is_not_stated_contradicts_nothing(tmp_path: Path, qform_code: int, sform_code: int):
+    path = two_matrices(tmp_path / "a.nii", np.eye(3), np.diag([-1.0, 1, 1]), (qform_code, sform_code))
+    assert "warning" not in load_volume(path).metadata
+
+
+def plain_nrrd(path: Path, **fields: object) -> Path:
+    nrrd.write(str(path), ARRAY, fields, index_order="C")
+    return path
+
+
+def mha_without(path: Path, *keys: str, **fields: str) -> Path:
+    """A MetaImage without some lines of its header, and with others."""
+    header, mark, voxels = write(path).read_bytes().partition(b"ElementDataFile")
+    kept = [line for line in header.decode().splitlines() if line.split(" ")[0] not in keys]
+    path.write_bytes("\n".join([*kept, *(f"{key} = {value}" for key, value in fields.items()), ""]).encode() + mark + voxels)
+    return path
+
+
+FOREIGN_SPACE = "which was read as left-posterior-superior: left and right may be exchanged"
+NO_ORIENTATION, NO_SPACING = "does not state its orientation: left and right may be exchanged", "does not state its voxel size: 1 mm was taken"
+DOUBTFUL = {
+    "nifti": (lambda t: nifti_matrices(t / "a.nii", None, 0), NO_ORIENTATION),
+    "nrrd with nothing": (lambda t: plain_nrrd(t / "a.nrrd"), NO_ORIENTATION + NO_SPACING),
+    "nrrd with spacings": (lambda t: plain_nrrd(t / "a.nrrd", spacings=[1.0, 2.0, 3.0]), NO_ORIENTATION),
+    "nrrd without directions": (lambda t: plain_nrrd(t / "a.nrrd", space="left-posterior-superior"), NO_ORIENTATION + NO_SPACING),
+    "nrrd of a scanner": (lambda t: write_nrrd(t / "a.nrrd", space="scanner-xyz"), FOREIGN_SPACE),
+    "nrrd left-handed": (lambda t: write_nrrd(t / "a.nrrd", space="3D-left-handed"), FOREIGN_SPACE),
+    "nhdr of a scanner": (lambda t: write_nrrd(t / "a.nhdr", space="scanner-xyz"), FOREIGN_SPACE),
+    "mha without matrix": (lambda t: mha_without(t / "a.mha", "TransformMatrix"), NO_ORIENTATION),
+    "mha without spacing": (lambda t: mha_without(t / "a.mha", "ElementSpacing"), NO_SPACING),
+    "mha with neither": (lambda t: mha_without(t / "a.mha", "ElementSpacing", "TransformMatrix"), NO_ORIENTATION + NO_SPACING),
+}
+
+
+@pytest.mark.parametrize(("make", "sentences"), DOUBTFUL.values(), ids=DOUBTFUL)
+def test_a_file_without_orientation_or_voxel_size_warns(tmp_path: Path, make, sentences: str):
+    warning = load_volume(make(tmp_path)).metadata["warning"]
+    for sentence in (NO_ORIENTATION, NO_SPACING, FOREIGN_SPACE):
+        assert (sentence in warning) == (sentence in sentences)
+    assert "\n" not in warning
+    assert warning.endswith("export the image again.")
+
+
+CERTAIN = {
+    **{f"nrrd {space}": (lambda t, space=space: write_nrrd(t / "a.nrrd", space=space)) for space in ("LPS", "RAS", "LAS", "Left-Posterior-Superior")},
+    "mha with rotation": lambda t: mha_without(t / "a.mha", "TransformMatrix", Rotation="1 0 0 0 1 0 0 0 1"),
+    "mha with element size": lambda t: mha_without(t / "a.mha", "ElementSpacing", ElementSize="1 2 3"),
+}
+
+
+@pytest.mark.parametrize("make", CERTAIN.values(), ids=CERTAIN)
+def test_every_spelling_of_a_stated_orientation_is_known(tmp_path: Path, make):
+    assert "warning" not in load_volume(make(tmp_path)).metadata
+
+
+@pytest.mark.parametrize(("space", "is_read_right"), [("RAST", False), ("left-anterior-superior-time", False), ("LPST", True)])
+def test_a_space_with_time_is_trusted_where_itk_reads_it_right(tmp_path: Path, space: str, is_read_right: bool):
+    fields = {"space": space, "space origin": [0.0] * 4, "kinds": ["domain"] * 4}
+    volume = load_volume(write_nrrd(tmp_path / "a.nrrd", ARRAY[None], np.diag([2.0, 2.0, 3.0, 1.0]), **fields))
+    assert np.allclose(volume.geometry.ijk_to_lps[:3, :3], np.diag([2.0, 2.0, 3.0])), "ITK turns no space with time"
+    assert (FOREIGN_SPACE not in volume.metadata.get("warning", "")) == is_read_right
 
 
 def test_modality_comes_from_the_user_then_the_file_then_the_voxels(tmp_path: Path):
@@ -332,6 +451,34 @@ def test_bad_input_is_one_sentence_with_the_value_and_the_next_step(tmp_path: Pa
     assert text.endswith(".")
     assert "\n" not in text
     assert "ITK" not in capfd.readouterr().err, "ITK's own lines are kept from the user"
+
+
+def test_on_windows_a_folder_with_other_letters_is_read_by_its_short_name(tmp_path: Path, monkeypatch):
+    path, short = tmp_path / "Bücher" / "Łódź" / "a.nii.gz", tmp_path / "BCHER~1"
+    path.parent.mkdir(parents=True)
+    short.symlink_to(path.parent)
+    assert image_files.itk_name(write(path)) == str(path)
+    monkeypatch.setattr(image_files, "_IS_WINDOWS", True)
+    monkeypatch.setattr(image_files, "_short_name", {str(path.parent): str(short)}.get)
+    assert image_files.itk_name(path) == str(short / "a.nii.gz")
+    assert np.array_equal(load_volume(path).array, ARRAY)
+    assert image_files.why_not_found(path) == ""
+    assert image_files.itk_name(short / "a.nii.gz") == str(short / "a.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["Bücher/a.nrrd", "plain/Jürgen.mha"])
+def test_on_windows_a_path_with_other_letters_is_named_as_the_cause(tmp_path: Path, monkeypatch, name: str):
+    monkeypatch.setattr(image_files, "_IS_WINDOWS", True)
+    monkeypatch.setattr(image_files, "_short_name", lambda folder: folder)  # as on a drive without short names
+    path = tmp_path / name
+    path.parent.mkdir()
+    with pytest.raises(InputError, match=r"on Windows, .* other letters than A to Z \('ü'\); copy it to a folder such as C:\\images") as caught:
+        load_volume(raw(path, b"hello" * 100))  # what SimpleITK says of a file that it does not find
+    assert "damaged" not in str(caught.value)
+    assert np.array_equal(load_volume(write(path)).array, ARRAY), "where it is found nothing is said"
+    singular = mha_with(path.with_suffix(".mha"), TransformMatrix="1 0 0 1 0 0 0 0 1")
+    with pytest.raises(InputError, match="singular"):
+        load_volume(singular)
 
 
 def test_a_series_of_something_that_is_no_dicom_is_refused(tmp_path: Path):

@@ -10,12 +10,15 @@ import pytest
 import torch
 from tiny_engine import blocks, encoded, make_engine
 
+from RefSAM3DLib import worker_protocol as protocol
 from RefSAM3DLib.engine import RefSAM3DEngine
-from RefSAM3DLib.errors import DeviceError, InputError, PromptError
+from RefSAM3DLib.errors import DeviceError, InputError, MemoryRefusalError, PromptError
 from RefSAM3DLib.inference.checks import is_shortage
 from RefSAM3DLib.inference.embed import GridEmbedding
+from RefSAM3DLib.inference.plan import USABLE, held_bytes, planned_bytes
 from RefSAM3DLib.inference.session import PromptSession
 from RefSAM3DLib.types import PromptResult
+from RefSAM3DLib.worker import Worker
 
 
 @pytest.mark.parametrize("shape", [(1, 24, 28), (200, 6, 6)])
@@ -203,3 +206,59 @@ def test_run_that_cannot_fit_is_refused_before_it_starts(engine: RefSAM3DEngine,
         engine.segment(volume, ["brainstem"])
     assert str(caught.value).count("close other programs") == 1
     assert encoded(engine._embedding(volume)) == 0
+
+
+def simulate_memory(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch, total_bytes: float) -> None:
+    """A machine on which nothing but this engine takes memory."""
+    monkeypatch.setattr("RefSAM3DLib.inference.plan.available_memory_mb", lambda: (total_bytes - engine.cached_bytes) / 2**20)
+
+
+def enough_for(engine: RefSAM3DEngine, structures: int) -> float:
+    """Memory that a run on an image of :func:`blocks` may just plan for."""
+    return planned_bytes(engine.checkpoint.config, blocks().geometry, [("head_neck", structures)]) / USABLE * 1.001
+
+
+def test_another_prompt_is_not_refused_for_what_the_image_itself_holds(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = blocks()
+    simulate_memory(engine, monkeypatch, enough_for(engine, 1))
+    engine.embed(volume)
+    for prompt in ("brainstem", "mandible", "larynx"):
+        assert engine.segment(volume, [prompt])
+    assert engine.cached_bytes > 0.01 * enough_for(engine, 1), "else nothing is shown"
+
+
+def test_the_next_image_is_not_refused_for_what_the_one_before_holds(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = (dataclasses.replace(blocks(), array=blocks().array + n) for n in range(3))
+    simulate_memory(engine, monkeypatch, enough_for(engine, 1))
+    engine.segment(first, ["brainstem"])
+    engine.embed(second)
+    assert list(engine._embeddings) == [engine._embedding(second).key]
+    assert engine.segment(third, ["brainstem"])
+
+
+def test_other_images_are_kept_where_memory_suffices_for_all(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate_memory(engine, monkeypatch, 3 * enough_for(engine, 1))
+    for n in range(2):
+        engine.segment(dataclasses.replace(blocks(), array=blocks().array + n), ["brainstem"])
+    assert len(engine._embeddings) == 2
+
+
+def test_encodings_of_other_grids_excuse_nothing(engine: RefSAM3DEngine) -> None:
+    embedding = engine.embed(blocks())
+    assert held_bytes(embedding, [("head_neck", 1)]) > 0 == held_bytes(embedding, [("another", 1)])
+
+
+def test_a_worker_that_ran_out_of_memory_gives_up_the_encodings(engine: RefSAM3DEngine) -> None:
+    sent: list[object] = []
+    worker = Worker(type("Box", (), {"send": staticmethod(sent.append)}), None, None)  # type: ignore[arg-type]
+    worker._engine = engine
+    engine.embed(blocks())
+
+    def fail(_: object) -> None:
+        raise MemoryRefusalError("This volume needs about 9 GB of memory.")
+
+    worker._segment = fail  # type: ignore[method-assign]
+    assert engine.cached_bytes > 0
+    worker.handle(protocol.Segment(1, "a", [], "int16", [], ["brainstem"]))
+    assert (type(sent[0]), sent[0].category) == (protocol.Failed, "memory")  # type: ignore[attr-defined]
+    assert engine.cached_bytes == 0

@@ -11,6 +11,8 @@ from tiny_checkpoint import tiny_checkpoint
 from RefSAM3DLib.config import GridConfig, ModelConfig
 from RefSAM3DLib.geometry import Geometry
 from RefSAM3DLib.inference.plan import FINE_TILES, FINE_VOXELS, is_read_closely, planned_bytes
+from RefSAM3DLib.inference.preprocess import Frame
+from RefSAM3DLib.inference.tiling import Layout
 from RefSAM3DLib.inference.volume_embedding import LOOK_TILES
 
 CONFIG = tiny_checkpoint().config
@@ -51,3 +53,19 @@ def test_a_grid_that_two_branches_read_is_counted_twice() -> None:
     native = np.prod(geometry.shape_dhw)
     once, twice = (planned_bytes(BOTH_GRIDS, geometry, [("head_neck", 1)] * n) - native for n in (1, 2))
     assert twice == pytest.approx(2 * once, rel=1e-6)
+
+
+@pytest.mark.parametrize("degrees", [20.0, 45.0])
+def test_a_tilted_grid_needs_the_box_around_it_and_two_copies_of_its_voxels(degrees: float) -> None:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    straight, turn = box(200, 200, 60), np.array([[1.0, 0, 0, 0], [0, c, -s, 0], [0, s, c, 0], [0, 0, 0, 1]])
+    tilted = Geometry(straight.shape_dhw, turn @ straight.ijk_to_ras)
+    grid = CONFIG.grids[0]
+    copies = sum(np.prod(Frame.of(tilted, spacing).shape_dhw) * 4 * 2 for spacing in (grid.spacing_mm, grid.coarse_spacing_mm))
+    tiles = sum(
+        len(Layout.of(Frame.of(tilted, spacing).shape_dhw, size, CONFIG.image.patch_size).starts)
+        for spacing, size in ((grid.spacing_mm, grid.tile_dhw), (grid.coarse_spacing_mm, grid.coarse_tile_dhw))
+    )
+    expected = copies + tile_bytes(grid, tiles) + 9 * np.prod(straight.shape_dhw)
+    assert planned_bytes(CONFIG, tilted, [(grid.name, 1)]) == pytest.approx(expected, rel=0.01)
+    assert planned_bytes(CONFIG, tilted, [(grid.name, 1)]) > planned_bytes(CONFIG, straight, [(grid.name, 1)]) + 8 * np.prod(straight.shape_dhw)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from RefSAM3DLib.config import IntensityConfig
 from RefSAM3DLib.geometry import RAS_LPS, Geometry
-from RefSAM3DLib.inference.preprocess import Frame, apply_windows, axis_matrix, bands, body_box, intensity_windows, read_at_once
+from RefSAM3DLib.inference.preprocess import Frame, _affine_sample, apply_windows, axis_matrix, bands, body_box, intensity_windows, read_at_once
 from RefSAM3DLib.types import Modality, Volume
 
 ORIENTATIONS = [(order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((False, True), repeat=3)]
@@ -132,6 +133,24 @@ def test_fine_detail_is_averaged_not_picked() -> None:
     assert float((inner - 500).abs().max()) < 30
     tilted = Frame.of(lps((60, 8, 8), (1.0, 1.0, 1.0), turn(90 - 14.0, 2) @ turn(0)), 5.0)
     assert float((tilted.read(array)[1:-1] - 500).abs().max()) < 30
+
+
+def test_smoothing_a_tilted_grid_takes_the_bands_of_its_matrices_and_changes_no_value() -> None:
+    """Whole matrices take 35 times the time for 512 x 512 x 300 voxels."""
+    frame = Frame.of(lps((150, 160, 40), (1.0, 1.0, 1.0), turn(20.0, 1)), 3.0)
+    array = np.random.default_rng(0).normal(size=(150, 160, 40)).astype(np.float32)
+    with FlopCounterMode(display=False) as counter:
+        values = frame.read(array)
+    whole_matrices = sum(2 * array.size * n for n in array.shape)
+    assert 0 < counter.get_total_flops() < 0.25 * whole_matrices
+    smooth = torch.from_numpy(array)
+    for axis, n in enumerate(array.shape):
+        index = torch.arange(n, dtype=torch.float64)
+        weight = (1 - (index[None] - index[:, None]).abs() / 3.0).clamp(min=0)
+        matrix = (weight / weight.sum(1, keepdim=True)).float()
+        smooth = torch.movedim(torch.tensordot(matrix, smooth, dims=([1], [axis])), 0, axis)
+    expected = _affine_sample(smooth, frame.shape_dhw, frame.to_native, float(array.min()))
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=60)
