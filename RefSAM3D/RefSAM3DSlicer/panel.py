@@ -177,6 +177,11 @@ class Panel:
             missing = _("Choose a volume first.")
         elif not self.prompts.texts and not self.prompts.typed:
             missing = _("Type what to segment.")
+        if missing and installer.missingPackages():
+            # A fresh Slicer: what the engine needs can be had before there is an image to try it on.
+            button.text, button.enabled = _("Install what is missing"), True
+            button.toolTip = _("Python packages of the engine are missing; nothing is installed before you have seen which")
+            return
         button.text, button.enabled = _("Segment"), not missing
         button.toolTip = missing or _("Search the structures in the volume")
         if missing and not self.ui.runProgressBar.visible:
@@ -191,12 +196,18 @@ class Panel:
         else:
             self.onSegment()
 
+    def _onInstalled(self) -> None:
+        """Go on with what was asked for, where anything was."""
+        self.updateButton()
+        if self.ui.segmentButton.enabled:
+            self.onSegment()
+
     def onSegment(self) -> None:
         """Start, or say inside the panel why not."""
         self.prompts.acceptTyped()
         missing = installer.missingPackages()
         if missing:
-            installer.offer(missing, self.messages, self.onSegment, self.setStatus)
+            installer.offer(missing, self.messages, self._onInstalled, self.setStatus)
             return
         p = self.parameters
         self.messages.clear()

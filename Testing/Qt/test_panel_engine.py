@@ -96,6 +96,23 @@ def test_missing_packages_are_asked_for_once_inside_the_panel(panel, monkeypatch
     assert table(panel)[0][0] == "mandible"
 
 
+def test_packages_can_be_installed_before_there_is_an_image(panel, monkeypatch):
+    installed, missing = [], ["torch"]
+    monkeypatch.setattr(installer, "missingPackages", lambda: list(missing))
+    monkeypatch.setattr(installer, "install", lambda names: (installed.extend(names), missing.clear()))
+    panel.enter()
+    panel.updateButton()
+    assert panel.ui.segmentButton.enabled
+    assert panel.ui.segmentButton.text == "Install what is missing"
+    click(panel.ui.segmentButton)
+    assert "torch" in panel.messages.text
+    panel.messages._onLink("Install")
+    spin(lambda: panel.ui.segmentButton.text == "Segment", timeout=400)
+    assert installed == ["torch"]
+    assert not panel.isRunning
+    assert not panel.ui.segmentButton.enabled
+
+
 def test_failed_installation_is_shown_and_can_be_tried_again(panel, monkeypatch):
     addVolume()
     panel.enter()
