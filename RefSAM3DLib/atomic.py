@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -47,6 +48,19 @@ def with_usual_mode(path: Path) -> None:
     os.chmod(path, 0o666 & ~mask)
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether the system refused a write since the disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _next_step(error: OSError) -> str:
+    if is_full(error):
+        return "free some disk space or choose another folder"
+    if isinstance(error, PermissionError):  # on Windows also of a file that a spreadsheet holds open
+        return "close it in other programs, check its permissions, and repeat"
+    return "check the disk, or choose another folder"
+
+
 @contextlib.contextmanager
 def write_aside(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same ending, so that writers pick the same format) and rename it on success.
@@ -65,7 +79,7 @@ def write_aside(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(aside, path)
     except OSError as error:
-        raise OutputError(f"Could not write '{path}': {error.strerror or error}; free some disk space or choose another folder.") from error
+        raise OutputError(f"Could not write '{path}': {error.strerror or error}; {_next_step(error)}.") from error
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import RefSAM3DError
 from .cases import Case, image_stem, slug
+from .inputs import known_series
 
 #: Names that mark a folder as the output of a batch; what lies in it is no input.
 OUTPUT_MARK = "batch.json"
@@ -17,22 +18,31 @@ _LOOKED_AT = 5
 
 def read_folder(folder: Path) -> tuple[list[Case], list[str]]:
     """Cases below ``folder`` and notes about what was passed over."""
+    from ..dicom_series import is_dicom_file
+
     cases: list[Case] = []
     notes: list[str] = []
     root = folder.resolve()
-    for place, folders, files in os.walk(root):
+
+    def unreadable(error: OSError) -> None:
+        notes.append(f"'{error.filename}' could not be searched ({error.strerror}); give yourself the right to read it, or its images are left out.")
+
+    for place, folders, files in os.walk(root, onerror=unreadable):
         if OUTPUT_MARK in files:
             folders.clear()
             notes.append(f"'{place}' is the output of a batch and was not searched.")
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(place)
+        for name in folders:
+            if (here / name).is_symlink():  # followed, it might lead round in a circle
+                notes.append(f"'{here / name}' is a link to another folder and was not searched; put the folder itself here, or batch it by itself.")
         for name in sorted(files):
             if stem := image_stem(name):
                 relative = (here / stem).relative_to(root)
                 cases.append(Case(name=relative.as_posix(), key=slug(stem), image=str(here / name)))
         candidates = [name for name in sorted(files) if _may_be_dicom(name)]
-        if any(_is_dicom(here / name) for name in candidates[:_LOOKED_AT]):
+        if any(is_dicom_file(here / name) for name in candidates[:_LOOKED_AT]):
             found, complaint = _dicom_cases(here)
             cases += found
             notes += complaint
@@ -58,20 +68,10 @@ def _may_be_dicom(name: str) -> bool:
     return name.upper() != "DICOMDIR" and (ending in _DICOM_ENDINGS or ending[1:].isdigit())
 
 
-def _is_dicom(path: Path) -> bool:
-    try:
-        with open(path, "rb") as handle:
-            return handle.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
 def _dicom_cases(folder: Path) -> tuple[list[Case], list[str]]:
     """One case per series that has files here. Name and key are pseudonyms, given later by :mod:`.pseudonyms`; until then the UID stands there."""
-    from ..volume_io import list_series
-
     try:
-        series = list_series(folder)
+        series = known_series(folder)
     except RefSAM3DError as error:
         return [], [f"A DICOM folder was passed over: {error}"]
     found = []

@@ -13,8 +13,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import make_folder, write_aside
-from ..errors import Cancelled, InputError, RefSAM3DError
+from ..atomic import is_full, make_folder, write_aside
+from ..errors import Cancelled, InputError, OutputError, RefSAM3DError
 from ..memory import peak_memory_mb
 from ..places import look_at
 from ..provenance import engine_values, model_values
@@ -23,7 +23,7 @@ from ..types import PromptResult, Volume
 from .cases import Case
 from .content_hash import hash_files, hash_mask
 from .folder_state import case_folder
-from .inputs import case_files
+from .inputs import case_files, known_series
 from .options import BatchOptions
 from .pictures import draw_structure, grey_window, write_pictures, write_thumbnail
 from .pseudonyms import hide_identity
@@ -59,6 +59,9 @@ def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: Batch
             raise InputError(f"The case '{case.name}' has no prompts; give some with -p or in the list.")
         outcome["fingerprint"] = fingerprint = options.fingerprint(digest, prompts, case, engine_info)
         folder = case_folder(output, case.key)
+        beside = folder.with_name(f".{case.key}.part")
+        if not folder.exists() and read_result(beside, case.key) is not None:
+            beside.rename(folder)  # killed between the last two renames of _compute_beside
         stored = read_result(folder, case.key)
         whole = stored is not None and stored.get("fingerprint") == fingerprint and _outputs_exist(folder, stored)
         if whole and stored is not None:
@@ -71,8 +74,10 @@ def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: Batch
         elif known.get("failed") == fingerprint and not options.retry_failed:
             outcome.update(status="failed_before")
         else:
-            set_aside_older(output, folder, case.key, stored)
-            outcome.update(status="done", **_compute(engine, engine_info, case, prompts, options, folder, outcome))
+            _refuse_several_series(case)
+            work = (engine, engine_info, case, prompts, options)
+            # an unfinished result (no JSON) is simply written over
+            outcome.update(status="done", **(_compute(*work, folder, outcome) if stored is None else _compute_beside(*work, output, outcome, stored, beside)))
     except Cancelled:
         raise
     except RefSAM3DError as error:
@@ -93,6 +98,12 @@ def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: Batch
     return outcome
 
 
+def _refuse_several_series(case: Case) -> None:
+    """In words of its own: the reader's would list the descriptions, which may name the patient."""
+    if not case.series and Path(case.image).is_dir() and (count := len(known_series(case.image))) > 1:
+        raise InputError(f"The folder of this case holds {count} DICOM series, and the list does not say which one; fill in the column 'series' with its UID.")
+
+
 def read_result(folder: Path, key: str) -> dict[str, Any] | None:
     """The stored result of a case, None if it has none that can be read and is whole."""
     try:
@@ -110,7 +121,7 @@ def _outputs_exist(folder: Path, stored: dict[str, Any]) -> bool:
 
 
 def set_aside_older(output: Path, folder: Path, key: str, stored: dict[str, Any] | None) -> None:
-    """Move a result of another input, prompt or model away; an unfinished one (no JSON) is simply written over."""
+    """Move a result of another input, prompt or model away; an unfinished one (no JSON) stays."""
     if stored is None or not folder.exists():
         return
     target = output / SUPERSEDED / f"{key}-{str(stored.get('fingerprint', ''))[:8]}"
@@ -118,6 +129,25 @@ def set_aside_older(output: Path, folder: Path, key: str, stored: dict[str, Any]
     if target.exists():
         shutil.rmtree(target)  # the very same work, set aside before
     folder.rename(target)
+
+
+def _compute_beside(
+    engine: Any, engine_info: dict[str, Any], case: Case, prompts: Sequence[str], options: BatchOptions, output: Path, outcome: dict[str, Any],
+    stored: dict[str, Any], beside: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """Make the new result beside the old one, and put it in its place when it is whole: what stops on the way costs no result that was reviewed."""
+    folder = case_folder(output, case.key)
+    shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
+    try:
+        made = _compute(engine, engine_info, case, prompts, options, beside, outcome)
+        set_aside_older(output, folder, case.key, stored)
+        beside.rename(folder)
+    except OSError as error:
+        raise OutputError(f"The new result of '{case.name}' cannot be put in its place: {error.strerror or error}; check the folder '{folder}'.") from error
+    finally:
+        if folder.exists():  # else only the last rename failed, and the next run does it
+            shutil.rmtree(beside, ignore_errors=True)
+    return made
 
 
 def _compute(
@@ -178,7 +208,13 @@ def _compute(
     for name in names:
         if name.endswith(".dcm") and not any(row["voxels"] for row in rows):
             continue  # DICOM knows no SEG without a single voxel
-        write_segmentation(folder / name, results, volume, engine_info, overwrite=True)
+        try:
+            write_segmentation(folder / name, results, volume, engine_info, overwrite=True)
+        except RefSAM3DError as error:  # the DICOM SEG comes on top: the result is whole without it
+            if not name.endswith(".dcm") or is_full(error.__cause__):
+                raise
+            warnings.append(f"No DICOM SEG was written beside the .seg.nrrd: {hide_identity(str(error), case)}")
+            continue
         outputs.append(name)
     write_thumbnail(folder / f"{case.key}.png", drawings)
     outputs.append(f"{case.key}.png")

@@ -68,6 +68,7 @@ def slug(text: str) -> str:
     >>> slug("kbp_001")
     'kbp_001'
     """
+    text = unicodedata.normalize("NFC", text)  # macOS and some archives store letters and their accents apart
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", plain).strip("_-")[:MAX_KEY_LENGTH]
     if plain == text and plain.lower() not in _WINDOWS_DEVICES:
@@ -77,7 +78,7 @@ def slug(text: str) -> str:
 
 def identity(name: str, image: str, series: str) -> tuple[str, str, str]:
     """What makes a case the same wherever its data lie: its name (the path below the searched folder, or the list's), file name and series."""
-    return name, file_name(image), series
+    return unicodedata.normalize("NFC", name), unicodedata.normalize("NFC", file_name(image)), series
 
 
 def with_unique_keys(cases: Sequence[Case]) -> list[Case]:
@@ -113,7 +114,7 @@ def with_known_keys(cases: Sequence[Case], known: Mapping[str, Mapping[str, Any]
     def is_free(key: str, case: Case) -> bool:
         holder = holders.get(key.lower())
         same_image = holder is not None and (holder.get("image"), holder.get("series") or "") == (case.image, case.series)
-        return holder is None or same_image or holder.get("name") == case.name
+        return holder is None or same_image or unicodedata.normalize("NFC", str(holder.get("name"))) == unicodedata.normalize("NFC", case.name)
 
     own = {n: keys[known_as] for n, case in enumerate(cases) if not case.private and (known_as := identity(case.name, case.image, case.series)) in keys}
     claimed = {key.lower() for key in own.values()}
@@ -143,6 +144,12 @@ def image_stem(name: str) -> str:
         if lower.endswith(ending):
             return name[: -len(ending)]
     return ""
+
+
+def is_list(source: Path | str) -> bool:
+    """Whether the names of the cases are a list's, which somebody gave, and not those of files in a folder."""
+    source = Path(source)
+    return source.suffix.lower() in (".csv", ".json") or (source / "datalist.json").is_file()
 
 
 def find_cases(source: Path | str, root: Path | None = None, split: Sequence[str] = ()) -> tuple[list[Case], list[str]]:

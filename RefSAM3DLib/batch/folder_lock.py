@@ -9,6 +9,7 @@ drives): then the folder is refused until the user says ``--break-lock``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -18,6 +19,9 @@ from typing import Any
 
 from ..errors import OutputError
 from .append_log import fcntl, utc_now
+
+#: What systems say of a lock that another process holds; anything else is about the drive.
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
 
 class FolderLock:
@@ -43,7 +47,15 @@ class FolderLock:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             except OSError as error:
                 raise OutputError(f"The output folder '{self.path.parent}' cannot be written: {error.strerror}; choose another one.") from error
-            if not _try_lock(descriptor):
+            try:
+                locked = _try_lock(descriptor)
+            except OSError as error:
+                os.close(descriptor)
+                raise OutputError(
+                    f"The drive of '{self.path.parent}' has no file locks ({error.strerror or error}), without which two batches could spoil each other's"
+                    " results; put the output folder on another drive, or mount this one with locks."
+                ) from error
+            if not locked:
                 holder = _read_holder(descriptor)
                 os.close(descriptor)
                 raise OutputError(_refusal(self.path.parent, holder) + " Wait for it to end, or choose another folder.")
@@ -79,6 +91,7 @@ class FolderLock:
 
 
 def _try_lock(descriptor: int) -> bool:
+    """False if another process holds the lock; raises OSError where there are no locks."""
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +100,9 @@ def _try_lock(descriptor: int) -> bool:
 
             os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # a byte behind the record, so that others can still read who it is
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _HELD:
+            raise
         return False
     return True
 

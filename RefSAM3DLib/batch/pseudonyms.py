@@ -27,13 +27,16 @@ from .inputs import case_files
 
 FILE_NAME = "identifiers.json"
 _TAGS = {"patient_id": "0010|0020", "patient_name": "0010|0010", "study_date": "0008|0020", "study_uid": "0020|000d"}
+#: A UID of DICOM; a version or a number with decimals has fewer parts.
+_UID = re.compile(r"\b[0-2](?:\.\d+){4,}\b")
 
 
 class Identifiers:
-    """Key and real identifiers of an output folder."""
+    """Key and real identifiers of an output folder. For an account that may not read them, there are none: results and decisions need no names."""
 
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / FILE_NAME
+        self.of_other_account = False
         content: dict[str, Any] = {}
         if self.path.exists():
             try:
@@ -41,6 +44,8 @@ class Identifiers:
                 bytes.fromhex(content["key"])
                 if not isinstance(content.get("cases", {}), dict):
                     raise TypeError("cases are no table")
+            except PermissionError:
+                self.of_other_account, content = True, {}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"'{self.path}' is damaged ({error}); without it the pseudonyms of this folder cannot be continued: use a new folder."
@@ -53,8 +58,13 @@ class Identifiers:
         """Refuse to continue a folder whose pseudonyms would all become others, so that each case would be done and listed again.
 
         Raises:
-            InputError: the file does not hold all pseudonyms of the folder's journal.
+            InputError: the file does not hold all pseudonyms of the folder's journal, or this account may not read it.
         """
+        if self.of_other_account:
+            raise InputError(
+                f"'{self.path}' belongs to another account, which alone may read it, and without it the pseudonyms of this folder cannot be continued:"
+                " run the batch from that account, or use a new folder. Reviewing needs no such right."
+            )
         if lost := [key for key in keys if key not in self.cases]:
             raise InputError(
                 f"'{self.path}' was removed or replaced: it does not hold {len(lost)} pseudonym(s) of this folder, such as '{lost[0]}';"
@@ -74,6 +84,7 @@ class Identifiers:
         renamed: list[Case] = []
         before = {identity(str(known.get("name", "")), known.get("image", ""), known.get("series", "")): key for key, known in self.cases.items()}
         taken: dict[tuple[str, str], str] = {}
+        names: dict[str, str] = {}
         for case in cases:
             if not (case.private or every):
                 renamed.append(case)
@@ -90,6 +101,12 @@ class Identifiers:
             if key and not person:
                 patient = key.partition("-")[0]
             key = key or f"{patient}-{self.pseudonym('S', case.series or case.image)}"
+            if key in names:
+                raise InputError(
+                    f"'{names[key]}' and '{case.name}' of the list are the same DICOM series in two places, and would have one pseudonym; list it once,"
+                    " with all its prompts."
+                )
+            names[key] = case.name
             self.cases[key] = {**known, "image": case.image, "series": case.series, "name": case.name}
             renamed.append(replace(case, name=key, key=key, patient=patient, private=True))
         return renamed
@@ -118,7 +135,7 @@ def read_dicom_identifiers(case: Case) -> dict[str, str]:
 
 
 def hide_identity(text: str, case: Case) -> str:
-    """A sentence in which the key stands for what may name the person of a private case: paths, their folders and files, the series."""
+    """A sentence in which the key stands for what may name the person of a private case: paths, their folders and files, UIDs of DICOM."""
     if not case.private:
         return text
     paths = [Path(path) for path in (case.image, case.segmentation) if path]
@@ -130,4 +147,4 @@ def hide_identity(text: str, case: Case) -> str:
         # a folder may be called "DICOM" or "1", which as a word alone says nothing
         pattern = rf"(?<![\w.-]){re.escape(name)}(?![\w-])" if "." in name else rf"(?<=['\"]){re.escape(name)}(?=['\"])"
         text = re.sub(pattern, case.key, text)
-    return text
+    return _UID.sub(case.key, text)

@@ -7,21 +7,22 @@ import multiprocessing
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import Cancelled, ConfigError, InputError, OutputError
-from ..types import Cancel
+from ..types import Cancel, Verdict
 from . import run_manifest
 from .append_log import AppendLog, utc_now
-from .cases import Case, find_cases, with_known_keys
+from .cases import Case, find_cases, is_list, with_known_keys
 from .folder_lock import FolderLock
 from .folder_state import JOURNAL, FolderState
 from .live_table import LiveTable
 from .options import BatchOptions
 from .pseudonyms import Identifiers
+from .refusals import check_prompts, check_reviewed, check_same_images, pseudonyms_for_all
 from .summary import collect_rows, write_summary
 from .worker_pool import InlinePool, Pool, ProcessPool, Task
 
@@ -46,6 +47,11 @@ class BatchOutcome:
     failures: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def unknown_answers(self) -> int:
+        """Number of answers to wordings that the model does not know, in all results of the folder."""
+        return sum(row["verdict"] == Verdict.UNKNOWN.value for row in self.rows)
 
     @property
     def exit_code(self) -> int:
@@ -84,6 +90,7 @@ def run_batch(
     found, notes = find_cases(source, None if root is None else Path(root), (split,) if isinstance(split, str) else split)
     if not options.prompts and not any(case.prompts for case in found):
         raise InputError(f"Nothing is asked of the {len(found)} case(s) of '{source}'; give prompts with -p or in the list.")
+    notes += check_prompts(found, options)
     run_manifest.prepare_folder(output)
     with FolderLock(output, options.break_lock) as lock:
         if lock.taken_over:
@@ -93,14 +100,22 @@ def run_batch(
             notes.append(state.complaint)
         identifiers = Identifiers(output)
         identifiers.check_complete(state.private_keys)
-        cases = with_known_keys(identifiers.apply(found, every=options.pseudonyms), {key: case.entry for key, case in state.cases.items()})
-        identifiers.save()
         manifest = run_manifest.read_manifest(output)
+        every = pseudonyms_for_all(options, manifest, state)
+        if every and not options.pseudonyms:
+            notes.append("This folder was begun with --pseudonyms: all its cases get them, the new ones too.")
+        known = {key: case.entry for key, case in state.cases.items()}
+        before: dict[str, Mapping[str, Any]] = {**known, **identifiers.cases}
+        cases = with_known_keys(identifiers.apply(found, every=every), known)
+        if not is_list(source):
+            check_same_images(cases, before)
+        identifiers.save()
         pool = _make_pool(options, output)
         try:
             engine = pool.info()
             if different := run_manifest.check_same_engine(output, manifest, engine, options.force):
                 notes.append(f"Forced: {'; '.join(different)}. Older results are set aside in 'superseded'.")
+            check_reviewed(output, cases, state, options, engine)
             run = _Run(output, options, cases, state, table or LiveTable(sys.stderr, 0, quiet=True), manifest, engine, notes)
             return run.go(pool, list(command), cancel)
         finally:
@@ -201,11 +216,17 @@ class _Run:
 
 
 def refresh_tables(folder: Path, show_identifiers: bool = False) -> list[dict[str, Any]]:
-    """Write ``summary.csv`` and ``report.html`` anew from results, journal and audit trail."""
+    """Write ``summary.csv`` and ``report.html`` anew from results, journal and audit trail.
+
+    Raises:
+        OutputError: one of them cannot be written (a spreadsheet holds it open); the other one is.
+    """
     from ..html_report import write_report
     from ..review.status import add_review_status
 
     rows = add_review_status(folder, collect_rows(folder))
-    write_summary(folder, rows)
-    write_report(folder, rows, show_identifiers=show_identifiers)
+    try:
+        write_summary(folder, rows)
+    finally:
+        write_report(folder, rows, show_identifiers=show_identifiers)
     return rows

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine, each with its own model (default 1)")
     parser.add_argument("--ray", default="", metavar="ADDRESS", help="work on a Ray cluster: auto, local or host:port")
     parser.add_argument("--retry-failed", action="store_true", help="try again the cases that failed before")
-    parser.add_argument("--force", action="store_true", help="go on in a folder of another model or version; all cases are done again")
+    parser.add_argument("--force", action="store_true", help="go on in a folder of another model or version, or replace results that were reviewed; all cases are done again")
     parser.add_argument("--break-lock", action="store_true", help="take over a folder whose batch ran on another computer and is dead")
     parser.add_argument("--pseudonyms", action="store_true", help="name every case by a pseudonym, not only DICOM")
     parser.add_argument("--show-identifiers", action="store_true", help="show patients' names and numbers in report.html")
@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
         outcome = run_batch(args.input, args.output, options, root=args.root, split=args.split, command=sys.argv, table=table)
     if not args.quiet and not args.json_progress:
         done = sum(outcome.counts.get(status, 0) for status in ("done", "recovered", "unchanged"))
-        sys.stdout.write(f"{done} cases done, {len(outcome.failures)} failed. Report: {outcome.folder / 'report.html'}\n")
+        unknown = f", {outcome.unknown_answers} answers to words that the model does not know" if outcome.unknown_answers else ""
+        sys.stdout.write(f"{done} case{'' if done == 1 else 's'} done, {len(outcome.failures)} failed{unknown}. Report: {outcome.folder / 'report.html'}\n")
     if outcome.failures:
         first = next(iter(outcome.failures.items()))
         sys.stderr.write(f"{len(outcome.failures)} case(s) failed, first '{first[0]}': {first[1]} Repeat with --retry-failed once the cause is mended.\n")

@@ -113,3 +113,12 @@ def test_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may write anywhere
     with pytest.raises(OutputError, match="is read-only; choose another one"):
         check_output(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(errno.ENOSPC, "free some disk space"), (errno.EACCES, "close it in other programs"), (errno.EIO, "check the disk")],
+)
+def test_next_step_after_a_failed_write_is_that_of_its_cause(tmp_path: Path, code: int, words: str):
+    with pytest.raises(OutputError, match=words):
+        write_half(tmp_path / "a.json", OSError(code, os.strerror(code)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tracemalloc
 from itertools import permutations, product
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from results_to_write import GRIDS, INFO, MASKS, NAMES, PHANTOM, moved, result, results_of
 
 from RefSAM3DLib.errors import InputError, OutputError
-from RefSAM3DLib.geometry import reorient
+from RefSAM3DLib.geometry import Geometry, reorient
 from RefSAM3DLib.places import box_of
 from RefSAM3DLib.provenance import decode_tag, encode_tag
 from RefSAM3DLib.segmentation_io import (
@@ -25,7 +27,7 @@ from RefSAM3DLib.segmentation_io import (
     write_probability,
     write_segmentation,
 )
-from RefSAM3DLib.types import Verdict, Volume
+from RefSAM3DLib.types import Placed, PromptResult, Verdict, Volume
 from RefSAM3DLib.volume_io import load_volume
 
 
@@ -253,6 +255,89 @@ def test_probability_is_3d_for_one_result_and_a_frame_per_result_for_several(tmp
         array = np.moveaxis(array, -1, 0)
         assert nrrd.read_header(str(tmp_path / "many.nrrd"))["kinds"][0] == "list"
     assert np.array_equal(array, np.stack([levels[0], np.zeros_like(levels[0]), levels[1]]).astype(np.float32))
+
+
+def probable_results(count: int, shape: tuple[int, int, int], rng: np.random.Generator) -> list[PromptResult]:
+    """Results with a part of the grid each, as the engine gives them; of the last two, one is a whole array and one has no probability."""
+    results = []
+    for n in range(count):
+        low = rng.integers(0, np.array(shape) // 2)
+        high = low + np.maximum(1, np.array(shape) // 3)
+        made = result(f"part {n}", np.zeros(shape, dtype=bool))
+        box = tuple(int(v) for pair in zip(low, high, strict=True) for v in pair)
+        made.probability = Placed(rng.random(high - low).astype(np.float16), box, shape)
+        results.append(made)
+    if count > 2:
+        results[-1].probability, results[-2].probability = None, rng.random(shape).astype(np.float16)
+    return results
+
+
+def written_at_once(path: Path, results: list[PromptResult], volume: Volume) -> None:
+    """The file as pynrrd or ITK make it of all frames together."""
+    frames = [np.zeros(volume.geometry.shape_dhw, np.float32) if r.probability is None else r.probability.astype(np.float32) for r in results]
+    lps, several = volume.geometry.ijk_to_lps, len(frames) > 1
+    if path.suffix == ".nrrd":
+        directions, kinds = lps[:3, :3].T, ["domain"] * 3
+        header = {
+            "space": "left-posterior-superior",
+            "space directions": np.vstack([np.full(3, np.nan), directions]) if several else directions,
+            "space origin": lps[:3, 3],
+            "kinds": ["list", *kinds] if several else kinds,
+            "encoding": "gzip",
+            **{f"RefSAM3D.Label{n}": r.prompt for n, r in enumerate(results, 1)},
+        }
+        nrrd.write(str(path), np.stack(frames, -1) if several else frames[0], header, compression_level=6, index_order="C")
+        return
+    images = [sitk.GetImageFromArray(frame) for frame in frames]
+    for image in images:
+        image.SetSpacing(volume.geometry.spacing_xyz_mm)
+        image.SetDirection((np.diag([-1.0, -1.0, 1.0]) @ volume.geometry.directions).ravel().tolist())
+        image.SetOrigin(lps[:3, 3].tolist())
+    sitk.WriteImage(sitk.JoinSeries(images) if several else images[0], str(path), useCompression=True)
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a file without pynrrd's comment, which has the time, and without the time in gzip's own header."""
+    if path.name.endswith(".gz"):
+        return gzip.decompress(path.read_bytes())
+    header, end, voxels = path.read_bytes().partition(b"\n\n" if path.suffix == ".nrrd" else b"ElementDataFile")
+    return b"\n".join(line for line in header.split(b"\n") if not line.startswith(b"#")) + end + voxels
+
+
+@pytest.mark.parametrize("ending", ["nrrd", "nii.gz", "nii", "mha"])
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("grid", [name for name in GRIDS if name != "sheared"])
+def test_probabilities_written_one_by_one_make_the_file_of_all_at_once(tmp_path: Path, grid: str, count: int, ending: str):
+    volume = GRIDS[grid]
+    results = probable_results(count, volume.geometry.shape_dhw, np.random.default_rng(count))
+    write_probability(tmp_path / f"a.{ending}", results, volume)
+    written_at_once(tmp_path / f"b.{ending}", results, volume)
+    assert content_of(tmp_path / f"a.{ending}") == content_of(tmp_path / f"b.{ending}")
+
+
+@pytest.mark.parametrize(("ending", "frames_held"), [("nrrd", 1.0), ("nii", 3.0)])
+def test_probabilities_are_written_without_a_copy_of_all_frames(tmp_path: Path, ending: str, frames_held: float):
+    """ITK's own copy is not counted here."""
+    shape = (60, 64, 64)
+    volume = Volume(np.zeros(shape, np.int16), Geometry(shape, np.eye(4)))
+    results = probable_results(12, shape, np.random.default_rng(0))[:10]
+    write_probability(tmp_path / f"first.{ending}", results[:2], volume)  # imports
+    tracemalloc.start()
+    try:
+        write_probability(tmp_path / f"a.{ending}", results, volume)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(vars(results[0])["probability"], Placed), "it stays a part"
+    assert peak < frames_held * 4 * np.prod(shape)
+
+
+def test_a_probability_of_another_grid_is_refused(tmp_path: Path):
+    results = results_of(MASKS)
+    results[1].probability = np.zeros((1, 2, 3), np.float16)
+    with pytest.raises(OutputError, match=r"has shape \(1, 2, 3\), the image .*; run it again"):
+        write_probability(tmp_path / "p.nrrd", results, PHANTOM)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_probability_without_any_is_refused(tmp_path: Path):

@@ -236,6 +236,8 @@ DOUBTFUL = {
     "nhdr of a scanner": (lambda t: write_nrrd(t / "a.nhdr", space="scanner-xyz"), FOREIGN_SPACE),
     "mha without matrix": (lambda t: mha_without(t / "a.mha", "TransformMatrix"), NO_ORIENTATION),
     "mha without spacing": (lambda t: mha_without(t / "a.mha", "ElementSpacing"), NO_SPACING),
+    "mha in other letters": (lambda t: mha_without(t / "a.mha", "ElementSpacing", elementspacing="1 2 3"), NO_SPACING),
+    "mha matrix in other letters": (lambda t: mha_without(t / "a.mha", "TransformMatrix", TRANSFORMMATRIX="1 0 0 0 1 0 0 0 1"), NO_ORIENTATION),
     "mha with neither": (lambda t: mha_without(t / "a.mha", "ElementSpacing", "TransformMatrix"), NO_ORIENTATION + NO_SPACING),
 }
 
@@ -252,6 +254,7 @@ def test_a_file_without_orientation_or_voxel_size_warns(tmp_path: Path, make, se
 CERTAIN = {
     **{f"nrrd {space}": (lambda t, space=space: write_nrrd(t / "a.nrrd", space=space)) for space in ("LPS", "RAS", "LAS", "Left-Posterior-Superior")},
     "mha with rotation": lambda t: mha_without(t / "a.mha", "TransformMatrix", Rotation="1 0 0 0 1 0 0 0 1"),
+    "mha with colons": lambda t: mha_without(t / "a.mha", "ElementSpacing", **{"ElementSpacing: 1 2 3\nComment": "none"}),
     "mha with element size": lambda t: mha_without(t / "a.mha", "ElementSpacing", ElementSize="1 2 3"),
 }
 
@@ -425,7 +428,7 @@ BAD = {
     "singular": (lambda t: mha_with(t / "a.mha", TransformMatrix="1 0 0 1 0 0 0 0 1"), r"direction matrix of .* is singular .*; re-export"),
     "singular nrrd": (lambda t: write_nrrd(t / "a.nrrd", directions=np.array([[2.0, 0, 0], [2, 0, 0], [0, 0, 3]])), r"singular"),
     "singular nifti": (lambda t: nifti_matrices(t / "a.nii", SINGULAR, 1), r"singular"),
-    "NaN offset": (lambda t: mha_with(t / "a.mha", Offset="nan 0 0"), r"non-finite value 'offset = nan 0 0'; re-export"),
+    "NaN offset": (lambda t: mha_with(t / "a.mha", Offset="nan 0 0"), r"non-finite value 'Offset = nan 0 0'; re-export"),
     "NaN matrix": (lambda t: mha_with(t / "a.mha", TransformMatrix="1 0 0 0 inf 0 0 0 1"), r"non-finite value"),
     "NaN sform": (lambda t: nifti_matrices(t / "a.nii", SHEARED * np.nan, 1), r"non-finite values; re-export"),
     "NaN nrrd": (lambda t: write_nrrd(t / "a.nrrd", directions=np.diag([1, np.inf, 1])), r"cannot be read.*export it again"),

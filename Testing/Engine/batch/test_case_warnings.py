@@ -108,6 +108,7 @@ def test_missing_reference_costs_the_comparison_alone_and_its_place_is_not_told(
         ("Cannot read /data/Erika M/ct/1.dcm.", "Cannot read KEY"),
         ("'/refs/M.seg.nrrd' and 'M.seg.nrrd' do not exist.", "'KEY' and 'KEY' do not exist."),
         ("Series 1.2.3 of 'ct', not 1.2.34, is a CT of 5 ct.", "Series KEY of 'KEY', not 1.2.34, is a CT of 5 ct."),
+        ("It has 1.2.826.0.1.3680043 (CT, 4 slices).", "It has KEY (CT, 4 slices)."),
     ],
 )
 def test_sentences_about_a_private_case_name_no_path_file_or_series(text: str, shown: str) -> None:
@@ -132,3 +133,51 @@ def test_left_out_dicom_seg_is_a_warning_of_its_case(tmp_path: Path, monkeypatch
     write_dicom_series(tmp_path / "in" / "study")
     (row,) = batch(tmp_path / "in", tmp_path / "out").rows
     assert "No DICOM SEG was written" in row["warnings"][0]
+
+
+def test_series_that_cannot_carry_a_seg_keeps_its_result(tmp_path: Path) -> None:
+    import pydicom
+
+    for path in write_dicom_series(tmp_path / "in" / "study").iterdir():
+        data = pydicom.dcmread(path)
+        del data.FrameOfReferenceUID
+        data.save_as(path)
+    outcome = batch(tmp_path / "in", tmp_path / "out")
+    assert outcome.counts == {"done": 1}
+    (row,) = outcome.rows
+    (warning,) = row["warnings"]
+    assert "No DICOM SEG was written" in warning
+    assert "FrameOfReferenceUID" in warning
+    assert "4711" not in warning
+    assert (tmp_path / "out" / row["segmentation"]).is_file()
+    assert not list((tmp_path / "out").rglob("*.dcm"))
+    assert batch(tmp_path / "in", tmp_path / "out").counts == {"unchanged": 1}
+
+
+def test_several_series_of_a_listed_folder_are_told_without_their_descriptions(tmp_path: Path) -> None:
+    import pydicom
+
+    for n in range(2):
+        for path in write_dicom_series(tmp_path / "Mustermann" / f"s{n}", seed=n).iterdir():
+            data = pydicom.dcmread(path)
+            data.SeriesDescription = "Head Mustermann"
+            data.save_as(path)
+    (tmp_path / "list.csv").write_text("image\nMustermann\n")
+    outcome = batch(tmp_path / "list.csv", tmp_path / "out")
+    (error,) = outcome.failures.values()
+    assert error == "The folder of this case holds 2 DICOM series, and the list does not say which one; fill in the column 'series' with its UID."
+    for name in ("summary.csv", "report.html", "journal.jsonl"):
+        assert "Mustermann" not in (tmp_path / "out" / name).read_text()
+
+
+def test_two_rows_of_one_series_in_two_places_are_refused(tmp_path: Path) -> None:
+    import shutil
+
+    from RefSAM3DLib.errors import InputError
+    from RefSAM3DLib.volume_io import list_series
+
+    uid = list_series(write_dicom_series(tmp_path / "a"))[0].uid
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "list.csv").write_text(f"case,image,series,prompts\none,a,{uid},brainstem\ntwo,b,{uid},mandible\n")
+    with pytest.raises(InputError, match="'one' and 'two' of the list are the same DICOM series"):
+        batch(tmp_path / "list.csv", tmp_path / "out")

@@ -212,3 +212,53 @@ def test_dicom_file_of_a_list_is_private_and_stands_for_its_whole_series(tmp_pat
     files = case_files(cases[0])
     assert files[0] == first
     assert sorted(files) == sorted(path for path in folder.iterdir() if path.name != "of_another_series")
+
+
+def test_what_cannot_be_searched_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    (tmp_path / "in" / "closed").mkdir(parents=True)
+    (tmp_path / "else").mkdir()
+    write_volume(tmp_path / "in" / "a.nii.gz")
+    write_volume(tmp_path / "else" / "b.nii.gz")
+    try:
+        (tmp_path / "in" / "link").symlink_to(tmp_path / "else", target_is_directory=True)
+    except OSError:
+        pytest.skip("this system has no links")
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    cases, notes = find_cases(tmp_path / "in")
+    assert [case.name for case in cases] == ["a"]
+    assert "link' is a link to another folder and was not searched" in notes[0]
+    assert "closed' could not be searched (Permission denied)" in notes[1]
+
+
+def test_dicom_without_preamble_is_found(tmp_path: Path) -> None:
+    for path in write_dicom_series(tmp_path / "whole").iterdir():
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{path.name}.dcm").write_bytes(path.read_bytes()[132:])
+    (case,), _ = find_cases(tmp_path / "in")
+    assert case.private
+
+
+def test_headers_of_a_flat_folder_are_read_once_for_all_its_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from RefSAM3DLib import dicom_series
+    from RefSAM3DLib.batch.inputs import case_files
+
+    (tmp_path / "in").mkdir()
+    for n in range(3):
+        for path in write_dicom_series(tmp_path / f"s{n}", seed=n).iterdir():
+            path.rename(tmp_path / "in" / f"{n}_{path.name}")
+    read, real = [], dicom_series._read_header
+    monkeypatch.setattr(dicom_series, "_read_header", lambda path: (read.append(path), real(path))[1])
+    cases, _ = find_cases(tmp_path / "in")
+    assert [len(case_files(case)) for case in cases] == [20, 20, 20]
+    assert len(read) == 60
+    (tmp_path / "in" / "0_IM0000").unlink()
+    assert sorted(len(case_files(case)) for case in cases) == [19, 20, 20], "a folder that changed is read again"

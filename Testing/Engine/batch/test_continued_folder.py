@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from batch_fake_engine import FakeEngine
 from batch_volumes import small_volume, write_dicom_series, write_volume
 
 from RefSAM3DLib.batch import BatchOptions, BatchOutcome, run_batch
 from RefSAM3DLib.batch.folder_state import FolderState
-from RefSAM3DLib.errors import InputError
+from RefSAM3DLib.errors import Cancelled, InputError
 from RefSAM3DLib.review import ReviewSession, export_manifest
 
 
@@ -120,3 +123,88 @@ def test_image_that_is_off_line_leaves_the_result_in_place(tmp_path: Path) -> No
     shutil.rmtree(tmp_path / "out" / "cases" / "c1")
     (tmp_path / "in" / "c1.nii.gz").unlink()
     assert [(row["case"], "not there any more" in row["error"]) for row in run().rows if row["verdict"] == "failed"] == [("c0", False), ("c1", True)]
+
+
+def ask(source: Path, output: Path, *prompts: str, **values: object) -> BatchOutcome:
+    return run_batch(source, output, BatchOptions(prompts=prompts, engine="batch_fake_engine:make", workers=0, **values))
+
+
+def test_reviewed_results_are_not_replaced_by_those_of_another_question(tmp_path: Path) -> None:
+    source, output = patients(tmp_path / "in", "P1", "P2"), tmp_path / "out"
+    ask(source, output, "larynx")
+    assert ask(source, output, "mandible").counts == {"done": 2}, "nobody decided on the first ones"
+    session = ReviewSession(output, "A")
+    for item in session.items:
+        session.decide(item, "accept")
+    with pytest.raises(InputError, match=r"2 cases of this folder have 2 decisions on results .*\(other prompts: mandible there, larynx now\); give a new"):
+        ask(source, output, "larynx")
+    with pytest.raises(InputError, match=r"with --allow-unknown"):
+        ask(source, output, "mandible", allow_unknown=True)
+    assert [row["review_key"] for row in ask(source, output, "mandible").rows] == ["accept", "accept"]
+    assert ask(source, output, "mandible", probability=True).counts == {"done": 2}, "the masks are the same, and so the decisions stand"
+    assert ask(source, output, "larynx", force=True).counts == {"done": 2}
+    assert len(list((output / "superseded").iterdir())) == 6
+
+
+def test_result_is_set_aside_when_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, output = patients(tmp_path / "in", "P1"), tmp_path / "out"
+    ask(source, output, "larynx")
+    (place,) = (output / "cases").iterdir()
+    before = (place / f"{place.name}.json").read_bytes()
+
+    def stop(*args: object, **keywords: object) -> None:
+        raise error
+
+    for error in (Cancelled("The user stopped it."), InputError("No.")):
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeEngine, "segment", stop)
+            with pytest.raises(Cancelled) if isinstance(error, Cancelled) else contextlib.nullcontext():
+                ask(source, output, "mandible")
+        assert (place / f"{place.name}.json").read_bytes() == before
+        assert list((output / "cases").iterdir()) == [place]
+        assert not (output / "superseded").exists()
+    assert ask(source, output, "larynx").counts == {"recovered": 1}, "nothing of it is made again"
+    assert [row["structure"] for row in ask(source, output, "mandible").rows] == ["mandible"]
+    place.rename(place.with_name(f".{place.name}.part"))  # killed between the last two renames
+    assert ask(source, output, "mandible").counts == {"unchanged": 1}
+
+
+@pytest.mark.parametrize("pseudonyms", [False, True])
+def test_patients_one_by_one_do_not_replace_each_other(tmp_path: Path, pseudonyms: bool) -> None:
+    source, output = patients(tmp_path / "in", "P1", "P2"), tmp_path / "out"
+    batch(source / "P1", output, pseudonyms=pseudonyms)
+    for second in (source / "P2", source / "P2" / "ct.nrrd"):
+        with pytest.raises(InputError, match=r"'ct' of this folder is '.*P1.ct.nrrd', which is still there.*give the folder above"):
+            batch(second, output, pseudonyms=pseudonyms)
+    shutil.copytree(source / "P1", tmp_path / "copy")
+    assert batch(tmp_path / "copy", output, pseudonyms=pseudonyms).counts == {"unchanged": 1}
+    shutil.rmtree(tmp_path / "copy")
+    assert batch(source / "P1", output, pseudonyms=pseudonyms).counts == {"unchanged": 1}
+    if not pseudonyms:
+        assert batch(source, tmp_path / "other").counts == {"done": 2}
+
+
+@pytest.mark.parametrize("pseudonyms", [False, True])
+def test_name_whose_accents_are_stored_apart_is_the_same_case(tmp_path: Path, pseudonyms: bool) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    names = [unicodedata.normalize(form, "Müller.nii.gz") for form in ("NFD", "NFC")]
+    write_volume(source / names[0])
+    batch(source, tmp_path / "out", pseudonyms=pseudonyms)
+    (source / names[0]).rename(source / names[1])
+    assert batch(source, tmp_path / "out", pseudonyms=pseudonyms).counts == {"unchanged": 1}
+
+
+def test_pseudonyms_that_were_forgotten_the_next_time_are_given_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_volume(tmp_path / "in" / "Mustermann.nii.gz")
+    batch(tmp_path / "in", tmp_path / "out", pseudonyms=True)
+    write_volume(tmp_path / "in" / "Musterfrau.nii.gz", seed=1)
+    outcome = batch(tmp_path / "in", tmp_path / "out")
+    assert (outcome.counts, len(outcome.notes)) == ({"unchanged": 1, "done": 1}, 1)
+    for path in (tmp_path / "out").rglob("*"):
+        assert "uster" not in path.name
+        assert not path.is_file() or path.name == "identifiers.json" or b"uster" not in path.read_bytes(), path
+    batch(tmp_path / "in", tmp_path / "named")
+    with pytest.raises(InputError, match=r"names 2 cases already.*give a new folder"):
+        batch(tmp_path / "in", tmp_path / "named", pseudonyms=True)

@@ -77,3 +77,17 @@ def test_file_that_cannot_be_removed_has_no_holder_afterwards(tmp_path: Path, mo
     assert (tmp_path / "batch.lock").stat().st_size == 0
     with FolderLock(tmp_path) as lock:
         assert lock.taken_over is None, "nobody was killed"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the locks of POSIX")
+def test_drive_without_locks_is_no_other_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+    import fcntl
+
+    def refuse(code: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    for code, words in ((errno.ENOLCK, "The drive of .* has no file locks .* on another drive"), (errno.EWOULDBLOCK, "Another batch is running")):
+        monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation, code=code: refuse(code))
+        with pytest.raises(OutputError, match=words), FolderLock(tmp_path):
+            pass

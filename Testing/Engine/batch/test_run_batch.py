@@ -374,3 +374,38 @@ def test_journal_cut_in_the_middle_is_reported_and_nothing_is_done_twice(tmp_pat
     assert outcome.counts == {"unchanged": 2, "recovered": 1}
     assert "cut or damaged" in outcome.notes[0]
     assert set(work_done(diary).values()) == {1}
+
+
+def test_table_that_a_spreadsheet_holds_open_costs_not_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    rename = os.replace
+
+    def refuse(source: str, target: str) -> None:
+        if str(target).endswith("summary.csv"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OutputError, match=r"summary.csv': Permission denied; close it in other programs"):
+        run_batch(images(tmp_path / "in", 1), tmp_path / "out", options())
+    assert "case_000" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_identifiers_of_another_account_stop_a_batch_and_no_review(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from RefSAM3DLib.review import ReviewSession
+
+    write_dicom_series(tmp_path / "in" / "study")
+    run_batch(tmp_path / "in", tmp_path / "out", options())
+    read = Path.read_text
+
+    def refuse(path: Path, *args: object, **keywords: object) -> str:
+        if path.name == "identifiers.json":
+            raise PermissionError(13, "Permission denied")
+        return read(path, *args, **keywords)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    session = ReviewSession(tmp_path / "out", "B")
+    session.decide(session.items[0], "accept")
+    with pytest.raises(InputError, match=r"belongs to another account.*run the batch from that account"):
+        run_batch(tmp_path / "in", tmp_path / "out", options())

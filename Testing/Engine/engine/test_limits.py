@@ -243,6 +243,27 @@ def test_other_images_are_kept_where_memory_suffices_for_all(engine: RefSAM3DEng
     assert len(engine._embeddings) == 2
 
 
+def test_what_an_image_keeps_for_other_prompts_is_given_up_before_one_is_refused(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("RefSAM3DLib.inference.plan.FINE_TILES", 2)
+    total = enough_for(engine, 1)
+    embedding = engine.embed(blocks())
+    grid = embedding.grid(engine.checkpoint.config.grids[0], coarse=False)
+    grid.encode(range(4))
+    embedding.grids["another", True, False, 0] = other = embedding.grid(engine.checkpoint.config.grids[0], coarse=True, mirrored=True).mirror()
+    other.encode([0])
+    simulate_memory(engine, monkeypatch, 3 * total)
+    engine._check_memory(embedding, [("head_neck", 1)])
+    assert (len(grid.tiles), ("another", True, False, 0) in embedding.grids) == (4, True), "there is room"
+    simulate_memory(engine, monkeypatch, total)
+    engine._check_memory(embedding, [("head_neck", 1)])
+    assert (len(grid.tiles), ("another", True, False, 0) in embedding.grids) == (0, False)
+    assert engine.segment(embedding, ["larynx"])
+    simulate_memory(engine, monkeypatch, 0.5 * total)
+    engine._embeddings.clear()
+    with pytest.raises(MemoryRefusalError, match="close other programs"):
+        engine.embed(blocks())
+
+
 def test_encodings_of_other_grids_excuse_nothing(engine: RefSAM3DEngine) -> None:
     embedding = engine.embed(blocks())
     assert held_bytes(embedding, [("head_neck", 1)]) > 0 == held_bytes(embedding, [("another", 1)])

@@ -18,7 +18,7 @@ ABSENT = ("larynx", "mandible")
 
 
 def batch(root: Path, *prompts: str) -> None:
-    run_batch(root / "in", root / "out", BatchOptions(prompts=prompts, engine="batch_fake_engine:make", workers=0))
+    run_batch(root / "in", root / "out", BatchOptions(prompts=prompts, engine="batch_fake_engine:make", workers=0, force=True))
 
 
 def patient(root: Path, number: int = 0, leave_out: tuple[str, ...] = ABSENT) -> None:
