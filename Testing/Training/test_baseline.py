@@ -126,6 +126,25 @@ def test_one_side_alone_is_not_taught_from_mirror_images(tiny_data, tmp_path):
     assert made.run() is not None
 
 
+def test_one_side_alone_is_not_read_from_the_mirror_image(tiny_data, tmp_path, monkeypatch):
+    """There it would be the other side, which the channel never saw."""
+    made = make_baseline("phantoms_ct:head_neck", tiny_data, tmp_path / "run", SETTINGS, model_name="test_tiny", structures=("left parotid gland", "larynx"))
+    side, middle = (made.grid.structures.index(n) for n in ("left parotid gland", "larynx"))
+
+    def logits(values, network):
+        """Whatever it is shown, it draws both in the left half of the array."""
+        out = torch.full((2, *values.shape[1:]), -9.0)
+        out[:, ..., : values.shape[-1] // 2] = 8
+        return out
+
+    monkeypatch.setattr(made, "logits", logits)
+    volume = Manifest.read(tiny_data / "phantoms_ct").cases["test"][0].volume()
+    masks = made.segment(volume, made.best_network())
+    assert made.in_mirrors.flatten()[[side, middle]].tolist() == [False, True]
+    assert masks["left parotid gland"].any(), "as the plain image says"
+    assert not masks["larynx"].any(), "the mean of two readings that contradict one another"
+
+
 def test_network_has_nn_unets_shape():
     """Axes halved down to 4 voxels at least, widths doubled, affine instance norm, deep supervision of all decoder levels but the lowest."""
     model = ModelConfig.load(resource_path("Configs", "vit_t.json"))

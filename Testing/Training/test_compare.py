@@ -72,6 +72,15 @@ def test_targets_are_met_missed_undecided_or_not_measured():
     assert found["calibration error of presence"] == "missed"
 
 
+def test_wordings_that_were_not_measured_are_no_target_missed():
+    """The mean of an evaluation with no unseen wordings is null in the JSON."""
+    values = summary()
+    for means in ({"canonical": None, "resolver": None, "raw": None}, {"canonical": 0.8, "resolver": None, "raw": 0.8}, {}):
+        values["paraphrases"] = {"mean": means}
+        found = {r["title"]: r["verdict"] for r in targets(values)}
+        assert found["Dice lost by unseen wordings, through the resolver"] == "not measured"
+
+
 def test_a_sarcoma_must_pass_the_ellipsoid_that_was_measured():
     values = summary()
     values["structures"] |= {"soft tissue sarcoma (MR)": {"dice": {"mean": 0.78, "interval": [0.65, 0.9], "n": 5}}}

@@ -25,7 +25,7 @@ def labelled(path, modality, share):
     labels = ellipsoid(SHAPE, share).astype(np.uint8) * 3
     labels[:3, :3, :3] = 9
     sitk.WriteImage(sitk.GetImageFromArray(labels), str(path))
-    return SimpleNamespace(modality=modality, label=path, known={3: "tumour"})
+    return SimpleNamespace(modality=modality, label=path, known={3: "tumour"}, name=path.name, patient="")
 
 
 def test_the_size_is_fitted_on_the_training_cases_of_the_same_modality(tmp_path):

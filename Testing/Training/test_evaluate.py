@@ -1,12 +1,15 @@
 """Evaluation, calibration and export through the engine, on phantoms and a tiny network."""
 
 import csv
+import dataclasses
 import json
 import shlex
+import shutil
 
 import numpy as np
 import pytest
 from refsam3d_training.__main__ import main
+from refsam3d_training.evaluation import case_record
 from refsam3d_training.evaluation.calibrate import EMPTY, fit_confidence, fit_threshold, read_calibration
 from refsam3d_training.evaluation.case_record import THRESHOLDS
 from refsam3d_training.evaluation.journal import Journal
@@ -14,6 +17,8 @@ from refsam3d_training.evaluation.probes import PAINTED, absent_names, cut_views
 from refsam3d_training.evaluation.summary import by_verdict, paraphrases, presence, prompt_use
 from refsam3d_training.export import calibration_sha256, tensors_sha256
 from refsam3d_training.manifest import Manifest
+from refsam3d_training.model_card import LIMITS_OF_SETS, limits_of
+from refsam3d_training.readers import READERS
 
 from RefSAM3DLib.checkpoint import load_checkpoint, save_checkpoint
 from RefSAM3DLib.config import ModelConfig
@@ -169,6 +174,28 @@ def test_every_command_explains_itself_with_an_example():
         assert parser().parse_args([name, *shlex.split(example)]).command == name
 
 
+def test_examples_can_be_followed():
+    """What ships has the widest decoder already, and is there already."""
+    from refsam3d_training.__main__ import parser
+
+    commands = next(a for a in parser()._actions if a.dest == "command").choices
+    assert "Resources/Models" not in commands["widen"].epilog
+    assert "Resources/Models" not in commands["export"].epilog or "--overwrite" in commands["export"].epilog
+    formats = next(a for a in commands["prepare"]._actions if a.dest == "format").help
+    assert all(name in formats for name in READERS)
+
+
+def test_a_card_tells_the_limits_of_its_own_sets_alone():
+    ours, theirs = ("\n".join(limits_of({}, [{"name": name}])) for name in ("msd_hippocampus", "a hospital's own"))
+    assert "two hippocampi of one scan" in ours
+    assert "no longer untouched" in ours
+    for word in ("hippocamp", "sarcoma", "planning CT", "untouched", "test list"):
+        assert word not in theirs
+    assert "expect worse results on other scanners" in theirs
+    every = limits_of({}, [{"name": name} for name in LIMITS_OF_SETS])
+    assert len(every) == len(set(every))
+
+
 def test_errors_are_sentences(tiny_data, tiny_model, tmp_path, capsys):
     assert main(["export", str(tmp_path), "-o", str(tmp_path / "m.safetensors"), "--data", str(tiny_data)]) == 1
     assert main(["evaluate", str(tiny_model), "--data", str(tiny_data), "--sets", "nowhere", "-o", str(tmp_path / "e")]) == 1
@@ -235,6 +262,69 @@ def test_names_that_an_image_may_show_are_no_evidence_of_absence(tiny_model):
     assert "larynx" in absent_names(engine, "limb")
 
 
+def with_new_names(tiny_model, names=("liver", "left rib")):
+    """The engine of a site's adapter that learnt new names on the grid of the head and neck, beside the base's larynx."""
+    from refsam3d_training.new_structures import extended
+
+    base = load_checkpoint(tiny_model)
+    tuned = extended(base, names, base.config.grids[0])
+    tuned.answers_for = (*names, "larynx")
+    return RefSAM3DEngine(base, "cpu", adapter="site.safetensors", tuned=tuned)
+
+
+def test_a_sites_new_names_are_never_asked_as_absent_and_its_images_not_for_ours(tiny_model, tiny_data, tmp_path, monkeypatch, caplog):
+    """An abdomen shows the liver that an adapter learnt, and a whole body may show a brainstem that nobody contoured there."""
+    from types import SimpleNamespace
+
+    from refsam3d_training.evaluation import run
+    from refsam3d_training.evaluation.case_record import Extras
+
+    engine = with_new_names(tiny_model)
+    assert "liver" in engine.vocabulary.names
+    assert "larynx" in absent_names(engine, "abdomen")
+    assert not {"liver", "left rib"} & {*absent_names(engine, "abdomen"), *absent_names(engine, "limb")}
+    shutil.copytree(tiny_data / "phantoms_ct", tmp_path / "site")
+    shutil.copytree(tiny_data / "phantoms_ct", tmp_path / "ours")
+    values = json.loads((tmp_path / "site" / "datalist.json").read_text())
+    values["name"], values["labels"]["1"] = "site", "liver"
+    (tmp_path / "site" / "datalist.json").write_text(json.dumps(values))
+    asked = {}
+
+    def measured(engine, case, extras, pictures):
+        asked[case.name] = extras.absent
+        return {"structures": {}}
+
+    monkeypatch.setattr(run, "measure_case", measured)
+    engine = SimpleNamespace(**{k: getattr(engine, k) for k in ("branches", "vocabulary", "model_sha256")}, adapter="")
+    with caplog.at_level("WARNING"):
+        run.collect(engine, tmp_path, "validation", ("site", "ours"), tmp_path / "out", Extras(), 1)
+    assert asked == {"site/p52": False, "phantoms_ct/p52": True}
+    assert "'site' labels structures that the base does not know" in caplog.text
+    assert "'ours'" not in caplog.text
+
+
+def test_a_name_without_unseen_wordings_is_not_measured_in_them(tiny_data, tiny_model):
+    engine = with_new_names(tiny_model, ("left rib",))
+    case = Manifest.read(tiny_data / "phantoms_ct").cases["test"][0]
+    volume = case.volume()
+    larynx = case.truth(volume)["larynx"]
+    found = case_record._paraphrases(engine, engine.embed(volume), {"left rib": larynx, "larynx": larynx}, 1)
+    assert set(found) == {"larynx"}
+    record = {"case": "a/b", "grid": "head_neck", "modality": "ct"}
+    earlier = {"left rib": {"canonical": 0.8, "resolver": [], "raw": [], "unresolved": [], "wordings": 0}}
+    assert paraphrases([{**record, "paraphrases": earlier}]) == {}, "as journals of earlier versions hold it"
+
+
+def test_names_from_far_away_are_asked_on_a_grid_of_sides_alone(tiny_data, tiny_model):
+    engine = RefSAM3DEngine.from_checkpoint(tiny_model, "cpu")
+    volume = Manifest.read(tiny_data / "phantoms_ct").cases["test"][0].volume()
+    grid = engine.checkpoint.config.grids[0]
+    sides = dataclasses.replace(grid, structures=("left parotid gland", "right parotid gland"))
+    embedding = engine.embed(volume)
+    alone, whole = ({r["name"]: r["logit"] for r in case_record._far_away(engine, embedding, g)} for g in (sides, grid))
+    assert alone == pytest.approx(whole, abs=1e-4), "the structure only chooses the weights"
+
+
 def test_tables_of_prompt_use_paraphrases_and_presence_by_hand():
     def row(present, probability, kind="own"):
         return {"kind": kind, "name": "larynx", "grid": "head_neck", "present": present, "probability": probability, "logit": 0.0,
@@ -290,8 +380,6 @@ def test_least_confidence_lies_below_usual_outlines_and_above_failed_ones():
 def test_composites_are_scored_as_unions_and_differences():
     from types import SimpleNamespace
 
-    from refsam3d_training.evaluation import case_record
-
     left, right, whole = (np.zeros((2, 2, 4), bool) for _ in range(3))
     left[..., 0], right[..., 3], whole[..., :2] = True, True, True
     truth = {"left parotid gland": left, "right parotid gland": right, "hippocampus": whole, "posterior hippocampus": left}
@@ -306,8 +394,6 @@ def test_composites_are_scored_as_unions_and_differences():
 def test_every_image_is_asked_for_the_structures_of_every_other_grid(monkeypatch):
     """A grid whose look takes many tiles is no exception: the engine bounds it, and a calibration needs absent prompts."""
     from types import SimpleNamespace
-
-    from refsam3d_training.evaluation import case_record
 
     engine = SimpleNamespace(checkpoint=SimpleNamespace(config=ModelConfig.load(resource_path("Configs", "vit_t.json"))))
     monkeypatch.setattr(case_record, "presence_logits", lambda engine, embedding, grid, names: [0.0] * len(names))

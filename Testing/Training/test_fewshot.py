@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from refsam3d_training.__main__ import main
-from refsam3d_training.fewshot import FewshotConfig, fewshot
+from refsam3d_training.fewshot import FewshotConfig, fewshot, held_out
 from refsam3d_training.fewshot_report import markdown
 
 from RefSAM3DLib.checkpoint import load_checkpoint
@@ -115,3 +115,28 @@ def test_another_configuration_and_a_base_that_met_the_structure_are_refused(fin
     many = dataclasses.replace(config, base=os.path.relpath(folder / "run" / "base.safetensors", folder), cases=(3,))
     with pytest.raises(InputError, match="2 training"):
         fewshot(many, tiny_data, tmp_path / "many")
+
+
+def test_a_structure_with_a_side_is_held_out_with_its_other_side(tiny_data, tmp_path):
+    """Flipped images would bring its name back, so a base without one side alone cannot be trained."""
+    import dataclasses
+
+    from refsam3d_training.config import TrainConfig
+    from refsam3d_training.setup_run import make_trainer
+
+    (tmp_path / "train.toml").write_text(TRAIN)
+    train = TrainConfig.load(tmp_path / "train.toml")
+    assert held_out("larynx") == ["larynx"]
+    with pytest.raises(ConfigError, match="exclude both"):
+        make_trainer(dataclasses.replace(train, exclude_structures=("left parotid gland",)), tiny_data, tmp_path / "one")
+    trainer = make_trainer(dataclasses.replace(train, exclude_structures=tuple(held_out("left parotid gland"))), tiny_data, tmp_path / "both")
+    assert not {"left parotid gland", "right parotid gland"} & {*trainer.sampler.vocabulary.names}
+
+
+def test_few_shot_of_a_side_runs_to_its_end(tiny_data, tmp_path):
+    (tmp_path / "train.toml").write_text(TRAIN)
+    (tmp_path / "fewshot.toml").write_text(FEWSHOT.replace('"larynx"', '"left parotid gland"').replace("cases = [1, 2]", "cases = [2]"))
+    assert main(["fewshot", str(tmp_path / "fewshot.toml"), "--data", str(tiny_data), "--run", str(tmp_path / "run")]) == 0
+    values = json.loads((tmp_path / "run" / "fewshot.json").read_text())
+    assert values["base"]["excluded_structures"] == ["left parotid gland", "right parotid gland"]
+    assert values["rows"][0]["dynunet"]["n"] == values["rows"][0]["ours"]["n"] == 1

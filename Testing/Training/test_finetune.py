@@ -125,7 +125,7 @@ def test_card_says_what_was_tuned(tuned):
 
 def test_adapter_answers_for_a_whole_whose_parts_it_learnt():
     parts = ["anterior hippocampus", "posterior hippocampus"]
-    both, front, back = (SimpleNamespace(known=dict(enumerate(names, 1))) for names in (parts, parts[:1], parts[1:]))
+    both, front, back = (SimpleNamespace(known=dict(enumerate(names, 1)), composites={}) for names in (parts, parts[:1], parts[1:]))
     assert answered(parts, [front, both]) == [*parts[:1], "hippocampus", *parts[1:]]
     assert answered(parts, [front, back]) == parts  # no case ever showed the whole
     assert answered(parts[:1], [both]) == parts[:1]
@@ -166,6 +166,20 @@ def test_a_new_name_that_no_case_shows_is_not_askable(tiny_model, reviewed, tmp_
     names = apply_adapter(load_checkpoint(tiny_model), tmp_path / "a.safetensors").vocabulary.names
     assert "left zygomatic bone" in names
     assert "cauda equina" not in names
+
+
+def test_a_composite_of_the_manifest_is_learnt_as_a_name_of_its_own(tiny_model, reviewed, tmp_path):
+    """The union of a structure that the base knows and a new one."""
+    folder = tmp_path / "cases"
+    shutil.copytree(reviewed, folder)
+    values = json.loads((folder / "datalist.json").read_text())
+    values["composites"] = {"facial skeleton": [6, 7]}
+    (folder / "datalist.json").write_text(json.dumps(values))
+    card = finetune(tiny_model, folder, tmp_path / "a.safetensors", FinetuneConfig(steps=1), tmp_path / "run")
+    assert card["new_structures"] == ["facial skeleton", "left zygomatic bone"]
+    tuned = apply_adapter(load_checkpoint(tiny_model), tmp_path / "a.safetensors")
+    assert tuned.answers_for == ("facial skeleton", "left zygomatic bone", "mandible")
+    assert {"facial skeleton", "left zygomatic bone"} <= {*tuned.config.grids[0].structures}
 
 
 def test_an_adapter_knows_the_images_that_it_was_tuned_on(tiny_model):

@@ -5,9 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from refsam3d_training.evaluation.calibrate import _unusual_outlines
 from refsam3d_training.evaluation.compare import paired_rows
 from refsam3d_training.evaluation.measures import bootstrap_interval, described
-from refsam3d_training.evaluation.summary import by_patient, by_structure
+from refsam3d_training.evaluation.summary import by_patient, by_structure, composites, prompt_use
 from refsam3d_training.manifest import Manifest, patient_of
 from refsam3d_training.prepare import prepare, split_by_patient
 from refsam3d_training.readers import read_slicer
@@ -56,7 +57,7 @@ def test_two_scans_in_a_patients_folder_are_one_patient(tmp_path):
     assert [e["patient"] for e in found.entries["training"]] == ["a", "a", "b", "b"]
 
 
-@pytest.mark.parametrize("layout", ["{p}/visit{v}/ct", "{p}/CT/ct{v}", "data/{p}_{v}"])
+@pytest.mark.parametrize("layout", ["{p}/visit{v}/ct", "{p}/CT/ct{v}", "data/{p}_{v}", "data/{p}/visit{v}/ct", "data/{p}/ct{v}"])
 def test_no_patient_of_a_slicer_folder_is_in_two_lists(tmp_path, layout):
     for p in range(20):
         for v in range(2):
@@ -68,7 +69,7 @@ def test_no_patient_of_a_slicer_folder_is_in_two_lists(tmp_path, layout):
     places = {split: {re.search(r"P[0-9]+", e["image"]).group() for e in entries} for split, entries in lists.items()}
     assert lists["training"]
     assert lists["validation"]
-    if layout.startswith("{p}"):
+    if "{p}/" in layout:
         assert not places["training"] & places["validation"]
 
 
@@ -125,6 +126,12 @@ def test_scans_of_one_patient_are_no_independent_cases():
     assert high - low > 1.5 * (alone[1] - alone[0])
     row = next(r for r in paired_rows(ours, [theirs]) if r["title"] == "larynx")
     assert row["interval"] == described([v - 0.7 for v in values], patients)["interval"]
+    for record, value in zip(ours, values, strict=True):
+        record["composites"], record["matrix"] = {"both glands": value}, {"left parotid gland": {"right parotid gland": value}}
+        record["structures"]["larynx"] |= {"dice_at": {"0.5": value}, "confidence_at": {"0.5": 0.9}}
+    assert composites(ours)["both glands"] == described(values, patients)
+    assert prompt_use(ours)["side_confusion"]["left parotid gland -> right parotid gland"] == described(values, patients)
+    assert _unusual_outlines(ours, "head_neck", 0.5, {"larynx": 0.5})["dice"] == {"usual": described(values, patients)}
 
 
 def test_cases_whose_patient_was_learnt_from_are_reported_apart():

@@ -149,6 +149,12 @@ def test_bids_labels_go_with_the_contrast_that_they_name(tmp_path):
     (tmp_path / "sub-01/anat/sub-01_T1w.nii.gz").unlink()
     with pytest.raises(InputError, match=r"may be drawn on any of sub-01_FLAIR\.nii\.gz, sub-01_T2w\.nii\.gz"):
         read_bids(tmp_path)
+    write(tmp_path / "sub-01/anat/sub-01_acq-a_T1w.nii.gz", ct())
+    write(tmp_path / "sub-01/anat/sub-01_acq-b_T1w.nii.gz", ct())
+    with pytest.raises(InputError, match=r"any of sub-01_acq-a_T1w.nii.gz, sub-01_acq-b_T1w.nii.gz; name the label after one"):
+        read_bids(tmp_path)
+    (derivatives / "sub-01_desc-manual_dseg.nii.gz").rename(derivatives / "sub-01_acq-b_T1w_desc-manual_dseg.nii.gz")
+    assert "sub-01_acq-b_T1w.nii.gz" in {Path(e["image"]).name for e in read_bids(tmp_path).entries["training"]}
     (derivatives / "dseg.tsv").write_text("value\tname\n3\thippocampus\n")
     with pytest.raises(InputError, match="has no column index"):
         read_bids(tmp_path)
@@ -159,6 +165,14 @@ def drawn(path, **masks):
     volume = load_volume(next(path.parent.glob("ct*.nrrd")))
     results = [PromptResult(name, name, Verdict.PRESENT, 1.0, 1.0, mask, 0.0, None, 0.0) for name, mask in masks.items()]
     write_segmentation(path, results, volume, {"name": "a person"})
+
+
+def test_a_list_that_got_no_patient_is_told(tmp_path, caplog):
+    with caplog.at_level("WARNING"):
+        prepare(own_set(tmp_path / "own", {"1": "larynx", "2": "mandible"}), tmp_path / "out", validation=0.1, test=0)
+    empty = [split for split in ("training", "validation", "test") if not Manifest.read(tmp_path / "out").cases[split]]
+    assert [split for split in empty if f"No case fell into the {split} list" in caplog.text] == [s for s in empty if s != "test"]
+    assert len(empty) == 2
 
 
 def test_segmentations_saved_from_slicer(tmp_path):
@@ -215,6 +229,49 @@ def test_all_faults_of_a_set_are_reported_at_once(tiny_data, tmp_path):
     assert [line.split()[0] for line in table.splitlines()] == ["ERROR"] * 6 + ["note"]
     by_seriousness = faults_table([Fault("a", "copy", "twice", serious=False), Fault("a", "value", "99 has no name")])
     assert [line.split()[1] for line in by_seriousness.splitlines()] == ["value", "copy"], "not by kind"
+
+
+def own_set(folder, labels, entry=None, array=None, **values):
+    """A set of one case in our own form."""
+    write(folder / "i.nii.gz", ct())
+    write(folder / "l.nii.gz", label(1, 2) if array is None else array)
+    case = {"image": "i.nii.gz", "label": "l.nii.gz", **(entry or {})}
+    (folder / "datalist.json").write_text(json.dumps({"name": "own", "modality": "CT", "labels": labels, "training": [case], **values}))
+    return folder
+
+
+def test_a_label_map_with_fractions_is_a_serious_fault_and_not_trained_on(tmp_path):
+    """Smoothed or resampled between its values: every such voxel would silently be background."""
+    smooth = label(1, 2).astype(np.float32)
+    smooth[2, 3, 4:8] = 0.5
+    manifest = Manifest.read(own_set(tmp_path / "own", {"1": "larynx", "2": "mandible"}, array=smooth))
+    (fault,) = check(manifest)
+    assert fault.serious
+    assert "has 4 voxels that are no whole number (as 0.5)" in fault.text
+    case = manifest.cases["training"][0]
+    with pytest.raises(InputError, match="4 voxels that are no whole number"):
+        case.truth(case.volume())
+    whole = Manifest.read(own_set(tmp_path / "whole", {"1": "larynx", "2": "mandible"}, array=label(1, 2).astype(np.float32)))
+    assert check(whole) == []
+
+
+def test_the_background_is_no_structure(tmp_path):
+    folder = own_set(tmp_path / "own", {"0": "Background", "1": "larynx", "2": "mandible"})
+    assert Manifest.read(folder).labels == Manifest.read(folder).cases["training"][0].known == {1: "larynx", 2: "mandible"}
+    assert prepare(folder, tmp_path / "out", validation=0, test=0)[0].labels == {1: "larynx", 2: "mandible"}
+    listed = own_set(tmp_path / "listed", {"0": "background", "1": "larynx", "2": "mandible"}, {"labelled": [0, 1]})
+    assert Manifest.read(listed).cases["training"][0].known == {1: "larynx"}
+    with pytest.raises(InputError, match=r"label 0 of .* is called 'tumour', but 0 is the background"):
+        Manifest.read(own_set(tmp_path / "odd", {"0": "tumour", "1": "larynx"}))
+
+
+@pytest.mark.parametrize(("word", "modality"), [("PT", "pet"), ("MRI", "mr"), ("ct", "ct"), ("per case", ""), ("", "")])
+def test_modalities_are_read_as_in_a_batch(tmp_path, word, modality):
+    labels = {"1": "larynx", "2": "mandible"}
+    assert Manifest.read(own_set(tmp_path / "a", labels, modality=word)).cases["training"][0].modality == modality
+    assert Manifest.read(own_set(tmp_path / "b", labels, {"modality": word})).cases["training"][0].modality == (modality if word else "ct")
+    with pytest.raises(InputError, match="modality 'X-ray' of the case 'i'"):
+        Manifest.read(own_set(tmp_path / "c", labels, modality="X-ray"))
 
 
 def test_patients_are_split_whole_and_stay_where_they_are_when_cases_are_added():

@@ -204,6 +204,88 @@ def test_what_a_case_labels_is_neither_called_absent_nor_drawn_for_where_its_gri
         sampler_of({1: "liver", 3: "spleen"})
 
 
+def test_no_two_draws_of_a_step_have_the_same_seed(sampler, monkeypatch):
+    """numpy fills a seed up with zeros: (seed, step, 7), which chooses the grid, is (seed, step, 7, 0), the first tile of the eighth process."""
+    seeds = []
+    made = np.random.default_rng
+
+    def watched(seed):
+        seeds.append(tuple(np.random.SeedSequence(seed).generate_state(4)))
+        return made(seed)
+
+    monkeypatch.setattr("refsam3d_training.sampling.np.random.default_rng", watched)
+    for rank in range(10):
+        sampler.batch(3, rank)
+    choices, tiles = set(seeds[::3]), {*seeds[1::3], *seeds[2::3]}
+    assert len(choices) == 1, "all processes draw one grid"
+    assert len(tiles) == 20
+    assert not choices & tiles
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"shares": "hed_neck"}, "A share names the grid 'hed_neck', but the model has head_neck; correct"),
+        ({"grid": "thorax", "phantoms": 12}, "A set of phantoms names the grid 'head_neck', but the model has thorax; set phantoms = 0, or"),
+        ({"structure": "liver"}, "The vocabulary has no liver: .*brainstem.* Teach a new structure with `finetune`"),
+    ],
+)
+def test_grids_and_names_that_training_does_not_know_are_told_before_any_case_is_read(make_tiny_config, tiny_data, tmp_path, monkeypatch, changes, said):
+    import json
+
+    from refsam3d_training.config import DomainShare
+    from refsam3d_training.setup_run import make_baseline
+
+    from RefSAM3DLib.errors import ConfigError
+    from RefSAM3DLib.resources import resource_path
+
+    values = json.loads(resource_path("Configs", "test_tiny.json").read_text())
+    grid = values["grids"][0]
+    grid["name"] = changes.get("grid", grid["name"])
+    grid["structures"] = [*grid["structures"], *([changes["structure"]] if "structure" in changes else [])]
+    (tmp_path / "own.json").write_text(json.dumps(values))
+    config = make_tiny_config(model=str(tmp_path / "own.json"), phantoms=changes.get("phantoms", 0),
+                              shares=(DomainShare(changes.get("shares", grid["name"]), 1.0, 0.0),))  # fmt: skip
+    monkeypatch.setattr("refsam3d_training.setup_run.load_cases", lambda *rest: pytest.fail("a case was read"))
+    with pytest.raises(ConfigError, match=said):
+        make_trainer(config, tiny_data, tmp_path / "run")
+    if "structure" in changes:
+        with pytest.raises(ConfigError, match=said):
+            make_baseline("phantoms_ct:head_neck", tiny_data, tmp_path / "dynunet", {}, model_name=config.model)
+
+
+def test_a_union_that_the_manifest_names_is_asked_where_all_its_parts_are_known(sampler, tiny_data, tmp_path):
+    import json
+    import shutil
+
+    from refsam3d_training.cases import load_cases
+    from refsam3d_training.new_structures import structure_entry
+    from refsam3d_training.sampling import TileSampler
+
+    from RefSAM3DLib.text.vocabulary import Vocabulary
+
+    shutil.copytree(tiny_data / "phantoms_ct", tmp_path / "set")
+    values = json.loads((tmp_path / "set" / "datalist.json").read_text())
+    values["composites"] = {"throat": [5, 6]}  # esophagus and larynx; the esophagus is unknown in every second case
+    (tmp_path / "set" / "datalist.json").write_text(json.dumps(values))
+    grid = dataclasses.replace(sampler.model.grids[0], structures=("throat", "brainstem"))
+    model = dataclasses.replace(sampler.model, grids=(grid,))
+    written = sampler.vocabulary.to_dict()
+    written["structures"] = [*written["structures"], structure_entry("throat", ["throat"])]
+    for again in (False, True):  # read, then from the cache
+        cases = load_cases(tmp_path / "set", "training", model, "head_neck", tmp_path / "cache")
+        assert [c.composites for c in cases] == [{"throat": ("esophagus", "larynx")}, {}], again
+    made = TileSampler(cases, sampler.config, model, Vocabulary.from_json(written))
+    assert set(made.holding["head_neck"]) == {"brainstem", "esophagus", "larynx"}, "tiles are drawn near the parts"
+    for case, wanted in zip(cases, (["brainstem", "throat"], ["brainstem"]), strict=True):
+        labels = case.fine.labels
+        tile = made._ask(np.random.default_rng(0), grid, case, torch.zeros(1, *labels.shape), labels, False, False, False)
+        assert ["throat" if "throat" in p else "brainstem" for p in tile.prompts[: tile.asked]] == wanted
+        if tile.asked == 2:
+            values = {n: v for v, n in case.known.items()}
+            assert torch.equal(tile.targets[1], (labels == values["esophagus"]) | (labels == values["larynx"]))
+
+
 def test_thick_slices_do_not_move_the_image_against_its_labels():
     from refsam3d_training.sampling import thick_slices
 

@@ -102,14 +102,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--shares", type=float, nargs="+", help="share of each file, together 1 (default: equal)")
     one.add_argument("--overwrite", action="store_true")
 
-    one = add(widen, "Resources/Models/refsam3d-small.safetensors -o runs/wide.safetensors", data=False)
+    one = add(widen, "runs/narrow.safetensors --model wider.json -o runs/wide.safetensors", data=False)
     one.add_argument("base", type=Path, help="model file whose decoder is narrower than the configuration's")
-    one.add_argument("--model", default="vit_t", help="name of a configuration in Resources/Configs, or a JSON file (default: vit_t)")
+    one.add_argument("--model", default="vit_t", help="name of a configuration in Resources/Configs, or a JSON file (default: vit_t, as wide as what ships)")
     one.add_argument("-o", "--output", type=Path, required=True)
     one.add_argument("--seed", type=int, default=0, help="of the new channels")
     one.add_argument("--overwrite", action="store_true")
 
-    one = add(export, "runs/default -o Resources/Models/refsam3d-small.safetensors --calibration runs/default/calibration.json")
+    one = add(export, "runs/default -o Resources/Models/refsam3d-small.safetensors --calibration runs/default/calibration.json --overwrite")
     one.add_argument("run", type=Path, help="run folder, or a model file that shall keep its weights")
     one.add_argument("-o", "--output", type=Path, required=True)
     one.add_argument("--calibration", type=Path, help="file written by `calibrate`")

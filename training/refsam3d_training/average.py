@@ -47,10 +47,10 @@ def average(models: Sequence[Path], output: Path, shares: Sequence[float] | None
         else:
             state[name] = first
     longest = max(files, key=lambda file: _hours(file.card))
-    training = _training(longest, files, shares)
+    training, data = _training(longest, files, shares), _data(files)
     card = {
-        **longest.card, "limits": limits_of(training), "tensors_sha256": tensors_sha256(state), "training": training,
-        "data": _data(files), "phantoms": max(file.card.get("phantoms") or 0 for file in files),
+        **longest.card, "limits": limits_of(training, data), "tensors_sha256": tensors_sha256(state), "training": training,
+        "data": data, "phantoms": max(file.card.get("phantoms") or 0 for file in files),
     }  # fmt: skip
     card.pop("scores", None)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -122,8 +122,10 @@ class Baseline:
         self.grid = model.grid(config.grid)
         self.train_cases, self.validation = train, validation
         names = self.grid.structures
-        #: channel of the same structure in a mirror image
-        self.mirrored = [names.index(sampler.vocabulary.mirror(n)) if sampler.vocabulary.mirror(n) in names else i for i, n in enumerate(names)]
+        others = [sampler.vocabulary.mirror(n) for n in names]
+        #: channel of the same structure in a mirror image; one without is not trained on mirror images, and so not read from them
+        self.mirrored = [names.index(other) if other in names else i for i, other in enumerate(others)]
+        self.in_mirrors = torch.tensor([other in names for other in others])[:, None, None, None]
         torch.manual_seed(config.seed)
         self.network = make_network(self.grid, model.image.in_channels, config.filters)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
@@ -227,7 +229,8 @@ class Baseline:
         and its mirror image, with the sides exchanged."""
         embedding = GridEmbedding(None, self.model_config, self.grid, False, volume, torch.device("cpu"))  # type: ignore[arg-type]
         values = apply_windows(embedding.values, embedding.windows)
-        logits = (self.logits(values, network) + self.logits(values.flip(-1), network).flip(-1)[self.mirrored]) / 2
+        plain, mirrored = self.logits(values, network), self.logits(values.flip(-1), network).flip(-1)[self.mirrored]
+        logits = torch.where(self.in_mirrors, (plain + mirrored) / 2, plain)
         out = {}
         for name, values in zip(self.grid.structures, logits, strict=True):
             native = to_native(embedding, values, embedding.whole_box())

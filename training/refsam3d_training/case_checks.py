@@ -11,7 +11,7 @@ import numpy as np
 
 from RefSAM3DLib.errors import RefSAM3DError
 
-from .cases import SAME_GRID_MM, grids_apart_mm
+from .cases import SAME_GRID_MM, fractions, grids_apart_mm
 from .manifest import Manifest, ManifestCase
 
 
@@ -68,6 +68,8 @@ def _check_case(manifest: Manifest, case: ManifestCase, hashes: dict[str, list[s
     apart = grids_apart_mm(label, volume)
     if apart > SAME_GRID_MM:
         found.append(Fault(case.name, "geometry", f"label and image lie {apart:.2f} mm apart or turned against each other"))
+    if odd := fractions(labels):
+        return [*found, Fault(case.name, "value", f"label {odd}: it was smoothed or resampled between its values; save whole numbers")]
     values = {int(v) for v in np.unique(labels)} - {0}
     unknown = values - set(manifest.labels)
     if unknown:

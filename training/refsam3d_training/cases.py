@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Case:
     """One labelled volume, preprocessed.
 
     known: label value to structure name, of what was contoured here; a structure not in it is unknown, not background.
-    windows: (low, high) per channel in the units of ``values``. extent_mm: field of view (D, H, W) read.
+    windows: (low, high) per channel in the units of ``values``. extent_mm: field of view (D, H, W) read. composites: further structure to those
+    that it unites.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Case:
     extent_mm: tuple[float, float, float]
     fine: GridImage
     coarse: GridImage
+    composites: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def preprocess(name: str, volume: Volume, labels: np.ndarray, known: dict[int, str], grid: GridConfig, intensity: IntensityConfig) -> Case:
@@ -93,11 +95,12 @@ def load_cases(folder: Path, split: str, model: ModelConfig, grid_name: str, cac
                                          sorted(known.items()), str(grid), str(model.intensity), 3]).encode()).hexdigest()[:20]  # fmt: skip
         path = cache / f"{key}.npz"
         if path.is_file():
-            cases.append(_read(path))
-            continue
-        volume = load_volume(image, modality=listed.modality or None)
-        case = preprocess(listed.name, volume, load_label(label, volume), known, grid, model.intensity)
-        _write(case, path)
+            case = _read(path)
+        else:
+            volume = load_volume(image, modality=listed.modality or None)
+            case = preprocess(listed.name, volume, load_label(label, volume), known, grid, model.intensity)
+            _write(case, path)
+        case.composites = listed.unions
         cases.append(case)
     return cases
 
@@ -117,7 +120,15 @@ def load_label(path: Path, volume: Volume) -> np.ndarray:
     apart = grids_apart_mm(image, volume)
     if apart > SAME_GRID_MM:
         raise InputError(f"Label '{path}' and its image lie {apart:.2f} mm apart or turned against each other; save the label on the image's grid.")
+    if odd := fractions(array):
+        raise InputError(f"Label '{path}' {odd}; resample it with nearest neighbours, or round it, and save whole numbers.")
     return array
+
+
+def fractions(labels: np.ndarray) -> str:
+    """What is wrong with a label map that holds other than whole numbers: such voxels have no name, and would count as background."""
+    odd = labels[labels != np.round(labels)] if labels.dtype.kind == "f" else labels[:0]
+    return f"has {odd.size} voxels that are no whole number (as {float(odd.flat[0]):g}), so nothing tells what they are" if odd.size else ""
 
 
 def grids_apart_mm(label: Any, volume: Volume) -> float:

@@ -112,7 +112,7 @@ def export_again(
 
     checkpoint = load_checkpoint(model)
     calibrated = calibration or checkpoint.calibration
-    card = {**checkpoint.card, "limits": limits_of(checkpoint.card.get("training", {}))}
+    card = {**checkpoint.card, "limits": limits_of(checkpoint.card.get("training", {}), checkpoint.card.get("data", ()))}
     if calibration_sha256(calibrated) != calibration_sha256(checkpoint.calibration):
         card.pop("scores", None)  # they were measured with the other one
     if scores is not None:

@@ -19,6 +19,7 @@ from RefSAM3DLib.atomic import write_aside
 from RefSAM3DLib.checkpoint import load_checkpoint
 from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.errors import ConfigError, InputError
+from RefSAM3DLib.text.vocabulary import Vocabulary
 
 from .config import TrainConfig, folder_and_grid, read_toml
 from .evaluation.baseline_scores import score_baseline
@@ -42,7 +43,7 @@ class FewshotConfig:
     """One few-shot experiment.
 
     Attributes:
-        structure: held out of the base. set: its data set and grid, "folder:grid".
+        structure: held out of the base, with its other side where it has one. set: its data set and grid, "folder:grid".
         train: training configuration of the base (relative to this file). base_steps: instead of its steps (0: its own).
         base: a model file that was trained without the structure, instead of training one.
         cases: numbers of cases to learn from; smaller lists are parts of larger ones. seeds: one draw of cases and one training each.
@@ -143,7 +144,7 @@ def _base(config: FewshotConfig, data: Path, run: Path, hardware: str) -> Path:
     path = Path(config.folder) / config.base if config.base else run / "base.safetensors"
     if not config.base and not path.is_file():
         train = TrainConfig.load(Path(config.folder) / config.train)
-        excluded = tuple(sorted({*train.exclude_structures, config.structure}))
+        excluded = tuple(sorted({*train.exclude_structures, *held_out(config.structure)}))
         train = dataclasses.replace(train, name=f"{train.name}-without-{config.structure.replace(' ', '-')}", exclude_structures=excluded)
         train = dataclasses.replace(train, steps=config.base_steps or train.steps)
         trainer = make_trainer(train, data, run / "base")
@@ -151,10 +152,16 @@ def _base(config: FewshotConfig, data: Path, run: Path, hardware: str) -> Path:
             logger.info("The base continues at step %d.", trainer.step)
         trainer.run()
         export_run(run / "base", data, path, run / "cache", hardware=hardware)
-    card = load_checkpoint(path).card.get("training", {})
-    if config.structure not in card.get("excluded_structures", ()):
-        raise ConfigError(f"The base '{path}' does not say that it was trained without '{config.structure}'; leave 'base' out to train one that was.")
+    excluded = load_checkpoint(path).card.get("training", {}).get("excluded_structures", ())
+    if met := "' and '".join(name for name in held_out(config.structure) if name not in excluded):
+        raise ConfigError(f"The base '{path}' does not say that it was trained without '{met}'; leave 'base' out to train one that was.")
     return path
+
+
+def held_out(structure: str) -> list[str]:
+    """What a base must not meet: the structure, and its other side, which flipped images would call by its name."""
+    vocabulary = Vocabulary.default()
+    return sorted({structure, vocabulary.mirror(structure)})
 
 
 def _write_lists(config: FewshotConfig, source: Manifest, run: Path) -> None:

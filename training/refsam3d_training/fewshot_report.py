@@ -17,7 +17,7 @@ from .config import folder_and_grid
 from .evaluation.compare import MARGINS, verdict
 from .evaluation.measures import described
 from .evaluation.report import write_json
-from .evaluation.summary import Record, structure_key
+from .evaluation.summary import Record, drawn_by, structure_key
 from .manifest import Manifest
 
 if TYPE_CHECKING:
@@ -62,19 +62,22 @@ def _over_seeds(runs: Sequence[dict[tuple[str, str], float]]) -> dict[tuple[str,
 def _row(config: FewshotConfig, run: Path, count: int, before: dict[tuple[str, str], float]) -> dict[str, Any]:
     names = [name for name, cases, _ in config.names() if cases == count]
     cards = [json.loads((run / "adapters" / f"{n}.json").read_text(encoding="utf-8")) for n in names]
-    runs = [_scores(_records(run / "evaluation" / f"{n}.json")) for n in names]
+    records = [_records(run / "evaluation" / f"{n}.json") for n in names]
+    runs = [_scores(r) for r in records]
     ours = {case: value for (name, case), value in _over_seeds(runs).items() if _is(name, config.structure)}
+    patients = {r["case"]: drawn_by(r) for each in records for r in each}
+    drawn = [patients[c] for c in sorted(ours)]
     others = [(key, scores[key]) for scores in runs for key in scores if key in before]
     return {
-        "cases": count, "ours": described([ours[c] for c in sorted(ours)]), "ours_by_case": [round(ours[c], 4) for c in sorted(ours)],
+        "cases": count, "ours": described([ours[c] for c in sorted(ours)], drawn), "ours_by_case": [round(ours[c], 4) for c in sorted(ours)],
         "minutes": _mean([c["seconds"] / 60 for c in cards]), "steps": [c["steps"] for c in cards], "adapter_mb": _mean([c["bytes"] / 1e6 for c in cards]),
         "old_structures": {"names": sorted({n for n, _ in before}), "values": len(others), "changed": sum(before[key] != value for key, value in others)},
-        **_reference(config, run, names, ours),
+        **_reference(config, run, names, ours, drawn),
     }  # fmt: skip
 
 
-def _reference(config: FewshotConfig, run: Path, names: Sequence[str], ours: dict[str, float]) -> dict[str, Any]:
-    """The DynUNet's side of a row, and the paired difference; nothing where it is not trained yet."""
+def _reference(config: FewshotConfig, run: Path, names: Sequence[str], ours: dict[str, float], drawn: Sequence[str]) -> dict[str, Any]:
+    """The DynUNet's side of a row, and the paired difference; nothing where it is not trained yet. ``drawn``: the patient of each case."""
     paths = [run / "dynunet" / n / "baseline_evaluation.json" for n in names]
     if not all(path.is_file() for path in paths):
         return {"dynunet": None, "difference": None}
@@ -83,11 +86,11 @@ def _reference(config: FewshotConfig, run: Path, names: Sequence[str], ours: dic
     if set(theirs) != set(ours):
         raise InputError(f"The DynUNet in '{run}' was scored on {len(theirs)} cases and the adapters on {len(ours)}; remove 'dynunet' to score it again.")
     cases = sorted(ours)
-    difference = described([ours[c] - theirs[c] for c in cases])
+    difference = described([ours[c] - theirs[c] for c in cases], drawn)
     margin = MARGINS.get(folder_and_grid(config.set)[1], 0.01)
     low, high = difference["interval"]  # type: ignore[misc]
     return {
-        "dynunet": described([theirs[c] for c in cases]), "dynunet_by_case": [round(theirs[c], 4) for c in cases],
+        "dynunet": described([theirs[c] for c in cases], drawn), "dynunet_by_case": [round(theirs[c], 4) for c in cases],
         "difference": {**difference, "margin": margin, "verdict": verdict(low, high, margin)}, "dynunet_minutes": _mean([r["seconds"] / 60 for r in scratch]),
         "dynunet_steps": [r["steps"] for r in scratch], "dynunet_best_steps": [r["step"] for r in scratch],
     }  # fmt: skip
@@ -126,7 +129,7 @@ def condition_lines(values: dict[str, Any]) -> list[str]:
     base, rows = values["base"], values["rows"]
     old = [row["old_structures"] for row in rows]
     lines = [
-        f"Dice on the test list of {values['set']} (n = {rows[0]['ours']['n']}), 95 % intervals by bootstrap over cases. "
+        f"Dice on the test list of {values['set']} (n = {rows[0]['ours']['n']}), 95 % intervals by bootstrap over patients. "
         f"Seeds: {', '.join(map(str, values['seeds']))}; on {values['hardware']}. "
         f"The base ({base['step']} steps, {base['hours']} hours) never met the {values['structure']}: neither its name nor its contour. "
         f"An adapter takes {values['finetune_steps']} steps and holds {100 * values['trained_share']:.0f} % of the parameters. "

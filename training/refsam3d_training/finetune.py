@@ -30,7 +30,7 @@ from .export import INTENDED_USE
 from .loop import Trainer
 from .manifest import FILE_NAME, Manifest, ManifestCase
 from .new_structures import changes, check_names, choose_grid, extended, seen_in, train_new_rows
-from .sampling import COMPOSITES, TileSampler
+from .sampling import TileSampler, composites_of
 from .setup_run import write_config
 from .structure_losses import structure_losses
 from .trainable import PAPER_PARTS, select, shares, shares_table
@@ -94,9 +94,10 @@ def finetune(
     listed = manifest.cases["training"][: limit or None]
     if not listed:
         raise InputError(f"'{manifest.folder}' has no training case; accept some reviewed cases first.")
-    names = sorted({n for case in listed for n in case.known.values()})
+    known = base.vocabulary.names
+    names = sorted({n for case in listed for n in (*case.known.values(), *(w for w in case.composites if w not in known))})
     check_names(names, base)
-    new = [n for n in names if n not in base.vocabulary.names]
+    new = [n for n in names if n not in known]
     cases, target = _read(base, listed, new, config)
     new, names = ([n for n in found if n in target.vocabulary.names] for found in (new, names))
     own_folder = run is None
@@ -108,7 +109,7 @@ def finetune(
     held = _held(cases)
     if not held:
         raise InputError(f"No case holds a voxel of {', '.join(names)}; an adapter learns a structure from cases that show it.")
-    never = [n for n in names if n not in held]
+    never = [n for n in names if n not in answered(held, cases)]
     if never:
         logger.info("Labelled without a voxel in every case: %s; the base goes on to answer for it.", ", ".join(never))
     judged = [n for n in sorted(held) if n not in new]
@@ -133,7 +134,7 @@ def finetune(
     state = {k: v for k, v in trainer.average.state_dict().items() if k in trained}
     card = {
         "intended_use": INTENDED_USE, "cases": len(listed), "structures": names,
-        "answers_for": sorted({*answered(kept, cases)} - (held - kept)), "left_to_base": sorted(held - kept),
+        "answers_for": sorted({*answered(kept, cases), *new} - (held - kept)), "left_to_base": sorted(held - kept),
         "new_structures": new, "grids": sorted(grids),
         "data": {"name": manifest.name, "licence": manifest.values.get("licence", ""), "citation": manifest.values.get("citation", "")},
         "steps": trainer.step, "seconds": round(trainer.seconds, 1), "seed": config.seed, "parts": list(config.parts),
@@ -151,7 +152,7 @@ def finetune(
 def _same_work(run: Path, base: Checkpoint, listed: Sequence[ManifestCase], config: FinetuneConfig) -> None:
     """Refuse a run folder of another base, other cases or another configuration: it would be continued, or be taken for finished. A folder
     that holds anything else is not ours to fill, or to remove."""
-    cases = [[case.name, hash_file(case.label), case.image.stat().st_size, sorted(case.known.items())] for case in listed]
+    cases = [[c.name, hash_file(c.label), c.image.stat().st_size, sorted(c.known.items()), *sorted(c.composites.items())] for c in listed]
     wanted = {"base": base.sha256, "cases": hash_request(cases=cases), **json.loads(json.dumps(asdict(config)))}
     path = run / "work.json"
     if path.is_file():
@@ -195,7 +196,7 @@ def _worse(untuned: Mapping[str, float], tuned: Mapping[str, float], cases: int)
 
 def answered(held: Collection[str], cases: Sequence[Case]) -> list[str]:
     """Structures that an adapter answers for: those that some case holds, and a whole of which a case shows every part."""
-    wholes = {w for w, parts in COMPOSITES.items() for c in cases if set(parts) <= set(held) & set(c.known.values())}
+    wholes = {w for c in cases for w, parts in composites_of(c).items() if set(parts) <= set(held) & set(c.known.values())}
     return sorted({*held, *wholes})
 
 
@@ -214,7 +215,7 @@ def _read(base: Checkpoint, listed: list[ManifestCase], new: list[str], config: 
         target = extended(base, new, grid, config.synonyms)
         logger.info("New: %s, on grid '%s' (%g mm).", ", ".join(new), grid.name, grid.spacing_mm)
     cases = _preprocessed(listed, volumes, target)
-    if unlearnt := sorted({*new} - _held(cases)):
+    if unlearnt := sorted({*new} - {*answered(_held(cases), cases)}):
         # Askable, it would be denied by a network that never saw it; as it is, the engine does not know the word and says so.
         logger.warning(
             "Not learnt: %s, since no case shows a voxel of it on grid '%s' (%g mm); give cases that do, or set `grid` to a finer one.",
@@ -238,12 +239,13 @@ def _preprocessed(listed: list[ManifestCase], volumes: list[Volume], target: Che
     for number, (case, volume) in enumerate(zip(listed, volumes, strict=True), 1):
         logger.info("%d/%d Reading %s.", number, len(listed), case.name)
         truth = case.truth(volume)
-        values = {name: value for value, name in case.known.items()}
         for grid in target.config.grids:
-            mine = {values[n]: n for n in values if n in grid.structures}
+            parts = {n for whole, united in case.unions.items() if whole in grid.structures for n in united}
+            mine = {v: n for v, n in case.known.items() if n in grid.structures or n in parts}
             if mine:
                 labels = sum(truth[n].astype("uint16") * v for v, n in mine.items())
                 cases.append(preprocess(case.name, volume, labels, mine, grid, target.config.intensity))
+                cases[-1].composites = {whole: united for whole, united in case.unions.items() if {*united} <= {*mine.values()}}
     return cases
 
 

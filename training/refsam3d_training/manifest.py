@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from RefSAM3DLib.batch.case_lists import _modality as modality_of
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.types import Volume
 from RefSAM3DLib.volume_io import load_volume
@@ -19,6 +20,8 @@ SPLITS = ("training", "validation", "test")
 #: Sets whose file names part the images of one patient. The Decathlon numbers the two hippocampi of a scan 2k-1 and 2k: of the volumes that are
 #: not bytes, the step between intensities is the same in 42 of 50 such pairs, in no other neighbours and in none of 13,771 further pairs.
 TWO_SIDES_OF_A_SCAN = ("msd_hippocampus", "Task04_Hippocampus", "Hippocampus")
+#: What sets call the value 0.
+BACKGROUND = ("background", "unlabelled", "unlabeled", "none", "")
 #: Name of a manifest in its folder.
 FILE_NAME = "datalist.json"
 
@@ -38,6 +41,11 @@ class ManifestCase:
     known: dict[int, str]
     composites: dict[str, tuple[int, ...]] = field(default_factory=dict)
     patient: str = ""
+
+    @property
+    def unions(self) -> dict[str, tuple[str, ...]]:
+        """Composites by the names of what they unite."""
+        return {name: tuple(self.known[v] for v in values) for name, values in self.composites.items()}
 
     def volume(self) -> Volume:
         """The image."""
@@ -80,13 +88,26 @@ class Manifest:
             raise InputError(f"'{path}' does not exist; run `prepare` first, or point to a folder that holds a datalist.json.")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            labels = {int(k): v for k, v in values["labels"].items()}
+            labels = named_values(values["labels"], str(path))
             cases = {split: [_case(folder, values, labels, entry) for entry in values.get(split, [])] for split in SPLITS}
         except (json.JSONDecodeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"'{path}' is no manifest ({type(error).__name__}: {error}); see training/README.md for the format.") from error
         check_names_apart(labels, str(path))
         rest = {k: v for k, v in values.items() if k not in ("labels", *SPLITS)}
         return cls(folder, values.get("name", folder.name), labels, cases, rest)
+
+
+def named_values(labels: dict[str, str], where: str) -> dict[int, str]:
+    """Value to name, without the background: it is what nothing was drawn on, and no structure to be asked for.
+
+    Raises:
+        InputError: the value 0 has the name of a structure.
+    """
+    found = {int(value): name for value, name in labels.items()}
+    zero = found.pop(0, "background")
+    if zero.lower() not in BACKGROUND:
+        raise InputError(f"The label 0 of '{where}' is called '{zero}', but 0 is the background of a label map; give '{zero}' another value, in the files too.")
+    return found
 
 
 def check_names_apart(labels: dict[int, str], where: str) -> None:
@@ -104,14 +125,13 @@ def check_names_apart(labels: dict[int, str], where: str) -> None:
 
 
 def _case(folder: Path, values: dict[str, Any], labels: dict[int, str], entry: dict[str, Any]) -> ManifestCase:
-    modality = entry.get("modality", values.get("modality", "")).lower()
-    known = {int(v): labels[int(v)] for v in entry.get("labelled", list(labels))}
+    known = {int(v): labels[int(v)] for v in entry.get("labelled", list(labels)) if int(v) != 0}
     composites = {n: tuple(v) for n, v in values.get("composites", {}).items() if set(v) <= set(known)}
     stem = entry.get("case") or Path(entry["image"]).name.split(".")[0]  # TotalSegmentator calls every image ct.nii.gz
     name = values.get("name", folder.name)
     return ManifestCase(
         name=f"{name}/{stem}", image=folder / entry["image"], label=folder / entry["label"],
-        modality=modality if modality in ("ct", "mr", "pet") else "", known=known, composites=composites,
+        modality=modality_of(entry.get("modality") or values.get("modality", ""), folder / FILE_NAME, f"the case '{stem}'"), known=known, composites=composites,
         patient=entry.get("patient") or patient_of(name, stem),
     )  # fmt: skip
 

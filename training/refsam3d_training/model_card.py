@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,44 @@ from .export import INTENDED_USE, calibration_sha256
 from .manifest import data_statement
 
 DISCLAIMER = "Not for diagnosis."
+#: Of every model that this package trains.
 LIMITS = (
     "Trained on the listed sets alone; each has its own look, so expect worse results on other scanners, protocols, ages and diseases.",
-    "Head-and-neck organs were learnt from planning CT of patients with cancer, hippocampi from cropped T1 MR, sarcoma from crops around the tumour.",
-    "The side of a hippocampus is not recorded in the training data and cannot be asked for.",
     "A verdict of presence is calibrated on images like those of training; on other images it is reported as uncertain.",
     "Presence follows the field of view more than the organ: one that is missing where it should be (removed by surgery) is called uncertain "
     "where its outline is less confident than usual, and may be called present where it is not.",
-    "The mask threshold is the nearest to one half of those within 0.003 of the best validation Dice. This rule was chosen after volumes on the "
-    "test lists had been seen with an earlier checkpoint; every value was then fitted on the validation lists alone. What to try next (a wider decoder, "
-    "moved images; a stage that was not shipped) was chosen with test scores of earlier checkpoints known, so these lists are no longer untouched.",
-    "The two hippocampi of one scan are two volumes of their set, and half of those tested have the other one in training; the scores file has the mean of "
-    "both halves apart (by_patient).",
+    "The mask threshold is the nearest to one half of those within 0.003 of the best validation Dice.",
 )
+_TEST_LISTS_SEEN = (
+    "The rule for the mask threshold was chosen after volumes on the test lists had been seen with an earlier checkpoint; every value was then fitted on "
+    "the validation lists alone. What to try next (a wider decoder, moved images; a stage that was not shipped) was chosen with test scores of earlier "
+    "checkpoints known, so these lists are no longer untouched."
+)
+#: Of a model that was trained on one of this project's sets, by the set's name.
+LIMITS_OF_SETS = {
+    "openkbp_ct": ("Head-and-neck organs were learnt from planning CT of patients with cancer.", _TEST_LISTS_SEEN),
+    "msd_hippocampus": (
+        "Hippocampi were learnt from cropped T1 MR. Their side is not recorded in the training data and cannot be asked for.", _TEST_LISTS_SEEN,
+        "The two hippocampi of one scan are two volumes of their set, and half of those tested have the other one in training; the scores file has the mean "
+        "of both halves apart (by_patient).",
+    ),
+    "sts_tumour": ("Sarcoma was learnt from crops around the tumour.", _TEST_LISTS_SEEN),
+}  # fmt: skip
 
 #: What a card tells of presence; scores of an older version may lack some.
 PRESENCE = ("auroc_all", "auroc_inside_head_and_neck", "auroc_painted_over", "ece")
 
 
-def limits_of(training: Mapping[str, Any]) -> list[str]:
-    """Limits of every model, and what the first of its trainings began with."""
+def limits_of(training: Mapping[str, Any], data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Limits of every model, those of the sets that it was trained on, and what the first of its trainings began with."""
+    told = [*LIMITS, *dict.fromkeys(limit for row in data for limit in LIMITS_OF_SETS.get(row["name"], ()))]
     start: Mapping[str, Any] | None = training.get("started_from")
     while start is not None and "sources" not in start:
         start = start.get("training", {}).get("started_from")
     if start is None:
-        return [*LIMITS, "Weights are random at the start of training: no SAM or CLIP weights are in this file."]
+        return [*told, "Weights are random at the start of training: no SAM or CLIP weights are in this file."]
     names = ", ".join(source["file"] for source in start["sources"])
-    return [*LIMITS, f"Training began with published weights ({names}); their licences hold for this file, too."]
+    return [*told, f"Training began with published weights ({names}); their licences hold for this file, too."]
 
 
 def make_card(
@@ -71,7 +82,7 @@ def make_card(
     training = card["training"]
     if origin is not None:
         training["started_from"] = origin
-    card["limits"] = limits_of(training)
+    card["limits"] = limits_of(training, card["data"])
     training["hours_in_all"] = round(training["hours"] + hours_before(training), 2)
     if power_watts is not None:
         training["power_watts_assumed"] = power_watts
@@ -151,7 +162,7 @@ def card_markdown(name: str, card: dict[str, Any], sha256: str, size_bytes: int)
 
 def _score_lines(scores: dict[str, Any]) -> list[str]:
     head = ["| structure | n | Dice | NSD 2 mm | NSD 5 mm | mean signed volume error |", "|---|---|---|---|---|---|"]
-    lines = ["Mean over cases with a 95 % interval (bootstrap over cases).", "", *head]
+    lines = ["Mean over cases with a 95 % interval (bootstrap over patients).", "", *head]
     for name, row in scores["structures"].items():
         cells = [_cell(row.get(k)) for k in ("dice", "nsd_2mm", "nsd_5mm")]
         lines.append(f"| {name} | {row['dice']['n']} | {' | '.join(cells)} | {row['volume_error_percent']['mean']:+.1f} % |")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ import numpy as np
 from RefSAM3DLib.batch.case_lists import PER_CASE
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.seg_nrrd import segment_titles
+
+from .manifest import FILE_NAME, named_values
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
@@ -125,27 +128,29 @@ def read_bids(folder: Path) -> Found:
         subject = label.name.split("_")[0]
         stem = re.sub(r"(_(space|label|desc|res)-[^_]+)*_dseg\.nii\.gz$", "", label.name)
         images = [p for p in sorted(folder.glob(f"{subject}/**/{stem}*.nii.gz")) if "derivatives" not in p.parts and not p.name.endswith("_dseg.nii.gz")]
-        image = _drawn_on(label, images) if images else folder / subject / f"{stem}.nii.gz"
+        image = _drawn_on(label, stem, images) if images else folder / subject / f"{stem}.nii.gz"
         suffix = image.name.split(".")[0].rsplit("_", 1)[-1].lower()
         modality = "PET" if suffix == "pet" else "CT" if suffix == "ct" else "MR"
         entries.append({"image": str(image), "label": str(label), "patient": subject, "modality": modality})
     return Found(folder.name, labels, {"training": entries}, PER_CASE)
 
 
-def _drawn_on(label: Path, images: list[Path]) -> Path:
-    """The image that a BIDS label belongs to: of the contrast that its ``space`` names, else the only one, else the T1.
+def _drawn_on(label: Path, stem: str, images: list[Path]) -> Path:
+    """The image that a BIDS label belongs to: the one that it is named after (``stem``), else of the contrast that its ``space`` names, else the
+    only one, else the T1.
 
     Raises:
-        InputError: several contrasts, and nothing says which.
+        InputError: several images, and nothing says which.
     """
     space = re.search(r"_space-([^_]+)", label.name)
-    contrasts = {p.name.split(".")[0].rsplit("_", 1)[-1]: p for p in images}
-    wanted = [space.group(1)] if space else []
-    chosen = next((contrasts[w] for w in (*wanted, *(contrasts if len(images) == 1 else ()), "T1w") if w in contrasts), None)
-    if chosen is None:
-        raise InputError(f"'{label}' may be drawn on any of {', '.join(p.name for p in images)}; name one by space-, as in {label.name.split('_')[0]}_space-"
-                         f"{next(iter(contrasts))}_dseg.nii.gz.")  # fmt: skip
-    return chosen
+    of_contrast = {w: [p for p in images if p.name.split(".")[0].endswith(f"_{w}")] for w in (*([space.group(1)] if space else []), "T1w")}
+    named = [p for p in images if p.name == f"{stem}.nii.gz"]
+    choices = (named, of_contrast[space.group(1)] if space else [], images if len(images) == 1 else [], of_contrast["T1w"])
+    found = next((c for c in choices if c), images)
+    if len(found) > 1:
+        raise InputError(f"'{label}' may be drawn on any of {', '.join(p.name for p in found)}; name the label after one of them, as "
+                         f"{found[0].name.split('.')[0]}_dseg.nii.gz.")  # fmt: skip
+    return found[0]
 
 
 def read_datalist(folder: Path) -> Found:
@@ -155,7 +160,7 @@ def read_datalist(folder: Path) -> Found:
         split: [{**e, "image": str(folder / e["image"]), "label": str(folder / e["label"])} for e in values.get(split, [])]
         for split in ("training", "validation", "test")
     }
-    return Found(values.get("name", folder.name), {int(k): v for k, v in values["labels"].items()}, entries, values.get("modality", ""),
+    return Found(values.get("name", folder.name), named_values(values["labels"], str(folder / FILE_NAME)), entries, values.get("modality", ""),
                  values.get("licence", ""), values.get("citation", ""), composites=values.get("composites", {}))  # fmt: skip
 
 
@@ -165,7 +170,7 @@ def read_slicer(folder: Path) -> Found:
     values: dict[str, int] = {}
     alone: list[str] = []
     labels = sorted(folder.glob("**/*.seg.nrrd"))
-    tops = {label.relative_to(folder).parts[0] for label in labels if label.parent != folder}
+    place = Path(os.path.commonpath([label.parent for label in labels])) if labels else folder
     for label in labels:
         images = [p for p in sorted(label.parent.iterdir()) if p.name.endswith(ENDINGS) and not p.name.endswith(".seg.nrrd")]
         stem = label.name.removesuffix(".seg.nrrd")
@@ -176,9 +181,9 @@ def read_slicer(folder: Path) -> Found:
         titles = segment_titles(label)
         segments = {values.setdefault(title, len(values) + 1): title for title in titles}
         case = "_".join(label.relative_to(folder).parts).removesuffix(".seg.nrrd")
-        parts = label.relative_to(folder).parts
-        # A folder beside others is taken for one patient, however many visits and scans it holds; a single one for a place.
-        patient = parts[0] if len(parts) > 1 and len(tops) > 1 else case
+        # A folder beside others is taken for one patient, however many visits and scans it holds; one that holds everything for a place.
+        inside = label.relative_to(place).parts
+        patient = inside[0] if len(inside) > 1 else case
         found.entries["training"].append({"image": str(image), "label": str(label), "segments": segments, "case": case, "patient": patient})
     if alone:
         raise InputError(f"{len(alone)} segmentations have no image of the same name beside them and are not alone with one: {', '.join(alone[:5])}"

@@ -21,6 +21,7 @@ from RefSAM3DLib.text.wording import swap_sides
 from .cases import Case
 from .config import TrainConfig
 from .painting import VOID, paint
+from .visible import MAY_BE_VISIBLE, SURELY_ABSENT
 
 #: Largest rotation about each axis, radians; the engine reads grids tilted up to 12 degrees along their own axes.
 MAX_ROTATION = 0.2
@@ -32,33 +33,6 @@ CUT_VIEW = 0.35
 CANONICAL_WORDING = 0.25
 #: Structures that are the union of others, where all of these are known.
 COMPOSITES = {"hippocampus": ("anterior hippocampus", "posterior hippocampus")}
-#: Trained names that an image of a grid may show although nobody contoured them there: no evidence of absence.
-MAY_BE_VISIBLE = {
-    "head_neck": {"anterior hippocampus", "posterior hippocampus", "hippocampus"},
-    "hippocampus": {"brainstem"},
-    "abdomen": {"spinal cord", "esophagus"},
-}
-#: Untrained names that an image of a grid surely does not show. All others may be visible there though nobody contoured them, and a head CT
-#: that is taught to hold no brain teaches that the image does not matter. Of a grid that is not listed nothing is known: any name is taken.
-_BELOW_THE_HEART = (
-    "liver", "spleen", "left kidney", "right kidney", "pancreas", "stomach", "gallbladder", "duodenum", "small bowel", "colon", "rectum", "bladder",
-    "prostate", "uterus", "left adrenal gland", "right adrenal gland", "inferior vena cava", "portal vein", "sacrum", "left femur", "right femur",
-)  # fmt: skip
-_OF_THE_CHEST_AND_ARMS = (
-    "heart", "left lung", "right lung", "aorta", "sternum", "left rib", "right rib", "left clavicle", "right clavicle", "left humerus",
-    "right humerus", "left breast", "right breast", "trachea", "thyroid gland", "left vocal cord", "right vocal cord", "epiglottis",
-)  # fmt: skip
-_OF_THE_HEAD = (
-    "left eye", "right eye", "left optic nerve", "right optic nerve", "optic chiasm", "left cochlea", "right cochlea", "pituitary gland",
-    "cerebellum", "brain", "amygdala", "thalamus", "caudate nucleus", "putamen", "corpus callosum", "lateral ventricle", "left temporal lobe",
-    "right temporal lobe", "maxilla", "tongue", "oral cavity",
-)  # fmt: skip
-SURELY_ABSENT = {
-    "head_neck": {*_BELOW_THE_HEART},
-    "hippocampus": {*_BELOW_THE_HEART, *_OF_THE_CHEST_AND_ARMS},
-    "limb": {*_OF_THE_HEAD},
-    "abdomen": {*_OF_THE_HEAD},
-}
 #: How far a small image is moved inside its tile, tile voxels: within the spare room and ``CUT_OFF`` beyond it. Otherwise a network learns where
 #: a small image's structures lie in the tile (two voxels cost it 0.015 Dice), and sees each image at one phase of its patches.
 MOST_SHIFT, CUT_OFF = 4.0, 2.0
@@ -76,9 +50,15 @@ class Tile:
     coarse: bool
 
 
-def asked_on(grid: GridConfig) -> set[str]:
-    """Structures of a grid, and those that one of its structures is the union of."""
-    return {*grid.structures} | {part for whole, parts in COMPOSITES.items() if whole in grid.structures for part in parts}
+def composites_of(case: Case) -> dict[str, tuple[str, ...]]:
+    """Unions of structures: those of every case, and those that its manifest names."""
+    return {**COMPOSITES, **case.composites}
+
+
+def asked_of(case: Case, grid: GridConfig) -> set[str]:
+    """What a case has labelled of a grid's structures, and of those that one of these is the union of."""
+    wanted = {*grid.structures} | {part for whole, parts in composites_of(case).items() if whole in grid.structures for part in parts}
+    return wanted & {*case.known.values()}
 
 
 class TileSampler:
@@ -96,7 +76,7 @@ class TileSampler:
         self.by_grid = {g.name: [c for c in cases if c.grid == g.name] for g in model.grids}
         self.holding: dict[str, dict[str, list[Case]]] = {}
         for grid in model.grids:
-            names = {name for case in self.by_grid[grid.name] for name in case.known.values()} & asked_on(grid)
+            names = {name for case in self.by_grid[grid.name] for name in asked_of(case, grid)}
             self.holding[grid.name] = {
                 name: [c for c in self.by_grid[grid.name] if any(n == name and (c.fine.labels == v).any() for v, n in c.known.items())]
                 for name in sorted(names)
@@ -105,7 +85,7 @@ class TileSampler:
         self.known_names: dict[str, set[str]] = defaultdict(set)
         for case in cases:
             names = set(case.known.values())
-            self.known_names[case.name] |= names | {whole for whole, parts in COMPOSITES.items() if names & set(parts)}
+            self.known_names[case.name] |= names | {whole for whole, parts in composites_of(case).items() if names & set(parts)}
         self.counter_examples: dict[tuple[str, str], list[Case]] = {}
         self.centres: dict[tuple[int, int], np.ndarray] = {}
         options = [(s, coarse, weight) for s in config.shares for coarse, weight in ((False, s.fine), (True, s.coarse)) if weight > 0]
@@ -123,7 +103,8 @@ class TileSampler:
         grid = self.model.grid(share.grid)
         tiles = []
         for index in range(self.config.batch_size):
-            own = np.random.default_rng((self.config.seed, step, rank, index))
+            # numpy takes (seed, step, 7) and (seed, step, 7, 0) for one seed: the process after the seventh leaves that one to the choice above.
+            own = np.random.default_rng((self.config.seed, step, rank + (rank >= 7), index))
             tiles.append(self._draw(own, grid, coarse, own.random() < share.foreign, share.painted))
         return tiles
 
@@ -199,7 +180,7 @@ class TileSampler:
                     targets.append(empty)
         else:
             present = {name: labels == value for value, name in case.known.items()}
-            for whole, parts in COMPOSITES.items():
+            for whole, parts in composites_of(case).items():
                 if all(p in present for p in parts):
                     present[whole] = torch.stack([present[p] for p in parts]).any(0)
             for name, mask in present.items():

@@ -94,8 +94,8 @@ def _check_grids(config: TrainConfig, model: ModelConfig, vocabulary: Vocabulary
     known = {*vocabulary.names, *config.exclude_structures}
     if unknown := sorted({n for g in model.grids for n in g.structures} - known):
         raise ConfigError(
-            f"The vocabulary has no {', '.join(unknown)}: `train` knows {', '.join(vocabulary.names)}. Teach a new structure with `finetune`, from some "
-            "cases of its own."
+            f"The vocabulary has no {', '.join(unknown)}: `train` and `baseline` know {', '.join(vocabulary.names)}. Teach a new structure with "
+            "`finetune`, from some cases of its own."
         )
 
 
@@ -140,6 +140,7 @@ def make_baseline(
     config = BaselineConfig(grid=grid, **settings)
     train = TrainConfig(name=f"dynunet-{grid}", model=model_name, sets=(entry,), shares=(), phantoms=0)
     model = model_config(train, 0)
+    _check_grids(train, model, Vocabulary.default())
     if structures:
         model = model_without(model, [s for s in model.grid(grid).structures if s not in structures])
     cases = {split: load_cases(data / name, split, model, grid, folder.parent / "cache", limit) for split in ("training", "validation")}

@@ -44,7 +44,8 @@ def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool =
     state = widened(checkpoint, config)
     started = {"name": checkpoint.config.name, "sha256": checkpoint.sha256, "decoder": dataclasses.asdict(checkpoint.config.decoder)}
     digest = tensors_sha256(state)
-    card = {**checkpoint.card, "limits": limits_of(checkpoint.card.get("training", {})), "tensors_sha256": digest, "widened_from": started}
+    limits = limits_of(checkpoint.card.get("training", {}), checkpoint.card.get("data", ()))
+    card = {**checkpoint.card, "limits": limits, "tensors_sha256": digest, "widened_from": started}
     card["training"] = {**card.get("training", {}), "parameters": sum(v.numel() for v in state.values())}
     if "scores" in card:
         card["scores"] = {**card["scores"], "seconds_per_case": {}}  # the answers are the same, their cost is not

@@ -18,7 +18,7 @@ from .case_record import SYNONYMS, THRESHOLDS, Extras
 from .measures import auroc, described, reliability
 from .report import write_json
 from .run import DEFAULT_SETS, collect
-from .summary import Record
+from .summary import Record, drawn_by
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +101,14 @@ def fit_confidence(records: list[Record], grid: str, threshold: float) -> dict[s
 
 def _unusual_outlines(records: list[Record], grid: str, threshold: float, least: dict[str, float]) -> dict[str, Any]:
     """How many drawn structures fall below their least confidence, and how good both kinds are."""
-    rows = [(n, row) for r in records if r["grid"] == grid for n, row in r.get("structures", {}).items() if n in least and "confidence_at" in row]
     key = f"{threshold:g}"
-    below = [row["dice_at"][key] for n, row in rows if row["confidence_at"][key] < least[n]]
-    usual = [row["dice_at"][key] for n, row in rows if row["confidence_at"][key] >= least[n]]
-    return {"outlines": len(rows), "unusual": len(below), "dice": {k: described(v) for k, v in (("unusual", below), ("usual", usual)) if v}}
+    sides: dict[str, list[tuple[float, str]]] = {"unusual": [], "usual": []}
+    for record in records:
+        for name, row in record.get("structures", {}).items() if record["grid"] == grid else ():
+            if name in least and "confidence_at" in row:
+                sides["unusual" if row["confidence_at"][key] < least[name] else "usual"].append((row["dice_at"][key], drawn_by(record)))
+    found = {side: described([v for v, _ in pairs], [p for _, p in pairs]) for side, pairs in sides.items() if pairs}
+    return {"outlines": sum(map(len, sides.values())), "unusual": len(sides["unusual"]), "dice": found}
 
 
 def fit(records: list[Record], grids: list[str]) -> dict[str, Any]:

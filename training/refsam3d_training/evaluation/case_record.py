@@ -180,8 +180,8 @@ def _composites(engine: RefSAM3DEngine, embedding: VolumeEmbedding, truth: dict[
 
 def _far_away(engine: RefSAM3DEngine, embedding: VolumeEmbedding, grid: GridConfig) -> list[dict[str, Any]]:
     # Unknown texts are always read by the base: a host that an adapter answers for would send them to the adapter.
-    hosts = [n for n in grid.structures if n in engine.vocabulary.names and not engine.vocabulary.structure(n).side]
-    host = min(hosts, key=engine.branch_of)
+    hosts = [n for n in grid.structures if n in engine.vocabulary.names]
+    host = min(hosts, key=lambda n: (engine.branch_of(n), bool(engine.vocabulary.structure(n).side)))  # better one without a side
     names = [(n, "distractor") for n in FAR_AWAY if n in engine.vocabulary.distractors]
     names += [(n, "stranger") for n in STRANGERS if n not in engine.vocabulary.distractors]
     asked = [(host, n) for n, _ in names]
@@ -208,13 +208,14 @@ def _altered_presence(engine: RefSAM3DEngine, volume: Volume, truth: dict[str, n
 
 
 def _paraphrases(engine: RefSAM3DEngine, embedding: VolumeEmbedding, truth: dict[str, np.ndarray], templates: int) -> dict[str, Any]:
-    """Dice of held-out wordings in held-out templates, through the resolver and as raw text."""
+    """Dice of held-out wordings in held-out templates, through the resolver and as raw text. A structure that has none, as a site's own, is
+    left out: every wording of it was trained."""
     held = engine.vocabulary.held_out_templates
     out: dict[str, Any] = {}
     for name, mask in truth.items():
-        if not mask.any():
-            continue
         wordings = engine.vocabulary.structure(name).held_out
+        if not wordings or not mask.any():
+            continue
         texts = [held[(n + 5 * k) % len(held)].format(w) for n, w in enumerate(wordings) for k in range(templates)]
         resolved = [engine.resolve([t]) for t in texts]
         read = [r[0].text if len(r) == 1 and r[0].status is PromptStatus.KNOWN and r[0].resolved == name else "" for r in resolved]

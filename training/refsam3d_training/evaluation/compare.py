@@ -118,7 +118,7 @@ def targets(summary: dict[str, Any]) -> list[dict[str, Any]]:
     add("prompt use, Dice with other structures of the head and neck", use["off_diagonal_mean"].get("head and neck"), 0.02, False)
     spoken = summary["paraphrases"].get("mean", {})
     for key, title in (("resolver", "through the resolver"), ("raw", "raw text")):
-        lost = None if key not in spoken else round(spoken["canonical"] - spoken[key], 4)
+        lost = None if None in (spoken.get("canonical"), spoken.get(key)) else round(spoken["canonical"] - spoken[key], 4)
         add(f"Dice lost by unseen wordings, {title}", lost, 0.01, False)
     add("presence AUROC over all", presence["auroc_all"], 0.98, True)
     add("presence AUROC inside head and neck", presence["auroc_inside_head_and_neck"], 0.95, True)

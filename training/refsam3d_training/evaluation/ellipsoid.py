@@ -20,7 +20,7 @@ def ellipsoid(shape: tuple[int, ...], share: float) -> np.ndarray:
 
 
 def ellipsoid_baseline(manifest: Manifest, split: str) -> dict[str, dict]:
-    """Per modality: the share with the best mean Dice on the training cases, and its Dice on ``split``."""
+    """Per modality: the share with the best mean Dice on the training cases, and its Dice on ``split``, with an interval over patients."""
     train, test = _by_modality(manifest.cases["training"]), _by_modality(manifest.cases[split])
     out = {}
     for modality, cases in test.items():
@@ -30,7 +30,8 @@ def ellipsoid_baseline(manifest: Manifest, split: str) -> dict[str, dict]:
             scores += [dice(ellipsoid(mask.shape, s), mask) for s in SHARES]
         best = float(SHARES[int(scores.argmax())])
         values = [dice(ellipsoid(m.shape, best), m) for m in map(_mask, cases)]
-        out[modality] = {"share_of_half_view": round(best, 3), "trained_on": len(train.get(modality, [])), "dice": described(values)}
+        found = described(values, [c.patient or c.name for c in cases])
+        out[modality] = {"share_of_half_view": round(best, 3), "trained_on": len(train.get(modality, [])), "dice": found}
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from RefSAM3DLib.text.wording import swap_sides
 from RefSAM3DLib.types import Modality, PromptResult, PromptStatus, ResolvedPrompt, Term, Volume
 
 from ..painting import cover, empty_place
-from ..sampling import MAY_BE_VISIBLE
+from ..visible import MAY_BE_VISIBLE
 
 #: Names without a row in any label map that no head, temporal lobe or thigh holds.
 FAR_AWAY = ("liver", "spleen", "left kidney", "right kidney", "pancreas", "stomach", "gallbladder", "duodenum", "heart")
@@ -66,9 +66,19 @@ def answer_texts(engine: RefSAM3DEngine, embedding: VolumeEmbedding, asked: Sequ
 
 
 def absent_names(engine: RefSAM3DEngine, region: str) -> list[str]:
-    """Trained names of other grids that an image of ``region`` (a grid's name, or "abdomen") cannot show."""
-    hidden = MAY_BE_VISIBLE.get(region, set())
-    return [n for g in engine.checkpoint.config.grids if g.name != region for n in g.structures if n in engine.vocabulary.names and n not in hidden]
+    """Trained names of other grids that an image of ``region`` (a grid's name, or "abdomen") cannot show.
+
+    Of the base alone: where an adapter's new names can be seen nobody has said.
+    """
+    base, hidden = engine.branches[0].checkpoint, MAY_BE_VISIBLE.get(region, set())
+    return [n for g in base.config.grids if g.name != region for n in g.structures if n in base.vocabulary.names and n not in hidden]
+
+
+def is_familiar(engine: RefSAM3DEngine, names: Iterable[str]) -> bool:
+    """Whether a set that labels these names shows the parts of the body that the base was trained on, so that what its images cannot show is
+    known. A set with other names may be of any part: its images may well hold a liver, or a brainstem, that nobody contoured there."""
+    base = engine.branches[0].checkpoint
+    return {*names} <= {*base.vocabulary.names, *base.card.get("training", {}).get("excluded_structures", ())}
 
 
 @dataclass(frozen=True)

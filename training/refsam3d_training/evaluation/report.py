@@ -110,7 +110,7 @@ def _paragraph(summary: dict[str, Any]) -> str:
     cases = ", ".join(f"{k}: {v}" for k, v in summary["cases"].items())
     return (
         f"<p class='note'>weights {_text(summary['model']['sha256'][:12])}, {_text(summary['device'])}; cases {_text(cases)}. Intervals are 95 % over "
-        "cases (bootstrap). Not for diagnosis.</p>"
+        "patients (bootstrap). Not for diagnosis.</p>"
     )
 
 

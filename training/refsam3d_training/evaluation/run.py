@@ -21,6 +21,7 @@ from ..manifest import SPLITS, Manifest, ManifestCase
 from .case_record import Extras, measure_case, measure_foreign
 from .ellipsoid import ellipsoid_baseline
 from .journal import Journal
+from .probes import is_familiar
 from .report import write_csv, write_json, write_page, write_reliability
 from .summary import Record, summarise
 
@@ -32,7 +33,7 @@ FOREIGN_SET = "totalsegmentator_examples"
 #: Cases per set whose wordings are varied: each asks some 30 texts per structure, twice.
 PARAPHRASE_CASES, PARAPHRASE_TEMPLATES = 3, 2
 #: Raised whenever the same settings measure something else than before, so that no journal mixes the two.
-RECORD_FORMAT = 6
+RECORD_FORMAT = 7
 
 
 def collect(
@@ -50,9 +51,13 @@ def collect(
     adapter = engine.adapter and file_sha256(Path(engine.adapter))
     journal = Journal(output, {"model": engine.model_sha256, "adapter": adapter, "split": split, "extras": asdict(extras),
                                "paraphrase_cases": paraphrase_cases, "purpose": purpose, "format": RECORD_FORMAT})  # fmt: skip
-    work, learnt = [], set()
+    work, learnt, strange = [], set(), set()
     for name in sets:
         manifest = Manifest.read(data / name)
+        if extras.absent and not is_familiar(engine, manifest.labels.values()):
+            strange.add(name)
+            logger.warning("'%s' labels structures that the base does not know, so nothing tells what else its images cannot show: no name is asked "
+                           "there as an absent one, and presence is judged by its own labels alone.", name)  # fmt: skip
         learnt |= {(name, c.patient) for c in manifest.cases["training"] if c.patient}
         cases = manifest.cases[split]
         chosen = [c for c in cases if set(c.known.values()) & set(engine.vocabulary.names)][: limit or None]
@@ -64,7 +69,7 @@ def collect(
     for number, (name, index, case) in enumerate(work):
         stamp = _stamp(case)
         if not journal.holds(case.name, stamp):
-            own = replace(extras, paraphrases=extras.paraphrases if index < paraphrase_cases else 0)
+            own = replace(extras, paraphrases=extras.paraphrases if index < paraphrase_cases else 0, absent=extras.absent and name not in strange)
             journal.add(case.name, measure_case(engine, case, own, output / "pictures" if pictures else None), stamp)
             done += 1
             left = (time.monotonic() - started) / done * (len(work) - number - 1) / 60

@@ -76,15 +76,17 @@ def by_patient(records: Iterable[Record], grids: list[str]) -> dict[str, Any]:
 def prompt_use(records: Iterable[Record]) -> dict[str, Any]:
     """Dice of what one prompt draws with the truth of every other structure of the image."""
     cells: dict[tuple[str, str], list[float]] = defaultdict(list)
+    patients: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in records:
         for asked, row in record.get("matrix", {}).items():
             for truth, value in row.items():
                 if not NESTED & {asked, truth}:
                     cells[asked, truth].append(value)
+                    patients[asked, truth].append(drawn_by(record))
     matrix = {f"{a} -> {t}": round(float(np.mean(v)), 4) for (a, t), v in sorted(cells.items())}
     groups = {"all": list(cells), "head and neck": [k for k in cells if "hippocampus" not in k[0]], "hippocampus": [k for k in cells if "hippocampus" in k[0]]}
     means = {g: round(float(np.mean([np.mean(cells[k]) for k in keys])), 4) for g, keys in groups.items() if keys}
-    side = {f"{a} -> {t}": described(cells[a, t]) for a, t in MIRRORED if cells.get((a, t))}
+    side = {f"{a} -> {t}": described(cells[a, t], patients[a, t]) for a, t in MIRRORED if cells.get((a, t))}
     return {"off_diagonal_mean": means, "matrix": matrix, "side_confusion": side}
 
 
@@ -93,7 +95,8 @@ def paraphrases(records: Iterable[Record]) -> dict[str, Any]:
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for record in records:
         for name, row in record.get("paraphrases", {}).items():
-            rows[structure_key(record, name)].append(row)
+            if row["raw"]:  # else it has no unseen wording, and nothing was measured
+                rows[structure_key(record, name)].append(row)
     out: dict[str, Any] = {}
     for key, group in sorted(rows.items()):
         out[key] = {
@@ -113,11 +116,11 @@ def paraphrases(records: Iterable[Record]) -> dict[str, Any]:
 
 def composites(records: Iterable[Record]) -> dict[str, Any]:
     """Dice of prompts that name several structures, one mask each."""
-    rows: dict[str, list[float]] = defaultdict(list)
+    rows: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for record in records:
         for text, value in record.get("composites", {}).items():
-            rows[text].append(value)
-    return {text: described(values) for text, values in sorted(rows.items())}
+            rows[text].append((value, drawn_by(record)))
+    return {text: described([v for v, _ in pairs], [p for _, p in pairs]) for text, pairs in sorted(rows.items())}
 
 
 def presence(records: Iterable[Record]) -> dict[str, Any]:
@@ -168,7 +171,7 @@ def by_verdict(records: Iterable[Record]) -> dict[str, Any]:
     for record in records:
         for row in record.get("structures", {}).values():
             rows[row["verdict"]].append((row["dice"], drawn_by(record)))
-    return {verdict: described(*zip(*pairs, strict=True), share=True) for verdict, pairs in sorted(rows.items())}
+    return {verdict: described([v for v, _ in pairs], [p for _, p in pairs], share=True) for verdict, pairs in sorted(rows.items())}
 
 
 def _share(flags: list[bool]) -> dict[str, Any]:
