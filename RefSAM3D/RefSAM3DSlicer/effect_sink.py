@@ -96,16 +96,9 @@ class EffectSink:
             box, voxels = image.GetExtent(), voxelsOf(image)
             common = _commonExtent(grid.GetExtent(), [box])
             inside = np.count_nonzero(voxels[_slices(common, box)]) if common is not None else 0
-            percent = round(100.0 * (1.0 - inside / max(np.count_nonzero(voxels), 1)))
             if inside:
                 placed.append((outcome, image))
-            if percent:
-                text = _(
-                    "{percent} % of '{name}' lies outside the segmentation's geometry and was not drawn; "
-                    "choose the image under 'Specify geometry' (the button beside it in the Segment Editor) and apply again."
-                )
-                name = outcome.result.resolved or outcome.result.prompt
-                outcome.note = text.format(name=name, percent=min(percent, 99) if inside else 100)
+            outcome.note = _lossText(outcome.result.resolved or outcome.result.prompt, inside, np.count_nonzero(voxels))
         return placed
 
     def _emptyGrid(self, node: Any) -> Any:
@@ -162,6 +155,18 @@ class EffectSink:
             return
         name = result.resolved or result.prompt
         describe(segment, name, result.colour, codesOf(name, vocabularyOf(run)), {})
+
+
+def _lossText(name: str, inside: int, voxels: int) -> str:
+    """What the segmentation's geometry cannot hold of a structure that has ``voxels`` on its grid; empty where that is nothing."""
+    advice = _("choose the image under 'Specify geometry' (the button beside it in the Segment Editor) and apply again.")
+    if not voxels:
+        return _("'{name}' is smaller than the voxels of the segmentation's geometry and was not drawn; {advice}").format(name=name, advice=advice)
+    percent = round(100.0 * (1.0 - inside / voxels))
+    if not percent:
+        return ""
+    text = _("{percent} % of '{name}' lies outside the segmentation's geometry and was not drawn; {advice}")
+    return text.format(name=name, percent=min(percent, 99) if inside else 100, advice=advice)
 
 
 def _slices(part: tuple[int, ...], whole: tuple[int, ...]) -> tuple[slice, slice, slice]:

@@ -32,7 +32,7 @@ class AllFrames:
         self._before = self._browser.GetSelectedItemNumber()
         self.outcomes: list[Outcome] = []
         self.state, self.failure = TaskState.RUNNING, None
-        self._sequenceID, self._elapsedS = "", 0.0
+        self._sequenceID, self._elapsedS, self._engine = "", 0.0, EngineInfo()
         try:
             self._next()
         except Exception:  # a region or a segmentation that cannot be used: nothing has begun
@@ -63,7 +63,8 @@ class AllFrames:
 
     @property
     def engine(self) -> EngineInfo:
-        return self._task.engine
+        """Of the last frame that has an answer: a run that failed or was cancelled names none."""
+        return self._engine
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -108,6 +109,11 @@ class AllFrames:
     def _frameEnded(self, task: SegmentTask) -> None:
         self._task = task
         self._elapsedS += task.elapsedS
+        if task.state is TaskState.DONE:
+            self._engine = task.engine
+        if self._sequenceID and slicer.mrmlScene.GetNodeByID(self._sequenceID) is None:
+            for outcome in self.outcomes:
+                outcome.segmentID = ""  # it went with the sequence of results, and is not said to stay
         for outcome in task.outcomes:
             outcome.frame = self.frame
         self.outcomes += task.outcomes

@@ -136,6 +136,18 @@ def test_a_structure_that_the_segmentation_s_geometry_cuts_is_said(bench):
     assert f"{outside} % of 'left parotid gland' lies outside" in b.controller.messages.text
 
 
+def test_a_structure_that_falls_between_the_voxels_of_a_coarser_geometry_is_said(bench):
+    b = bench(coarse=True)
+    speck = np.zeros(MASK.shape, np.int16)
+    speck[9, 15, 21] = 1000
+    slicer.util.updateVolumeFromArray(b.volume, speck)
+    b.apply()
+    assert b.count(b.A) == 0
+    assert b.controller.statusLabel.text.endswith("nothing drawn")
+    assert "'left parotid gland' is smaller than the voxels of the segmentation's geometry and was not drawn; choose" in b.controller.messages.text
+    assert "outside" not in b.controller.messages.text
+
+
 def test_a_segment_that_has_voxels_is_set_anew_and_not_added_to(bench):
     b = bench()
     old = np.zeros_like(MASK)

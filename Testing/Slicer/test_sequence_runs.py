@@ -88,6 +88,8 @@ def test_a_run_over_all_frames_whose_nodes_are_deleted_ends(series, what, during
     assert task.state is TaskState.FAILED
     assert ("of results was removed" if what == "results" else "not in the scene any more") in str(task.failure)
     assert not session.isBusy()
+    gone = during if what == "results" else 0
+    assert [bool(outcome.segmentID) for outcome in task.outcomes] == [False] * gone + [True] * (during + 1 - gone), "what was deleted does not stay"
 
 
 def test_a_frame_that_cannot_be_stored_ends_the_run(series, monkeypatch):
@@ -120,6 +122,7 @@ def test_frames_that_were_finished_before_a_failure_are_shown_and_counted(series
         assert "1 structures had been written before and stay." in panel.messages.text
         assert "not changed" not in panel.messages.text
         assert panel.messages.kind == "error"
+        assert "fake-default" in panel.ui.modelCardLabel.text, "the card of the model that answered for the first frame"
         assert [row[0] for row in table(panel)] == ["mandible, frame 1"]
         assert panel.parameters.segmentation is slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0]
 
