@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine, each with its own model (default 1)")
     parser.add_argument("--ray", default="", metavar="ADDRESS", help="work on a Ray cluster: auto, local or host:port")
     parser.add_argument("--retry-failed", action="store_true", help="try again the cases that failed before")
-    parser.add_argument("--force", action="store_true", help="go on in a folder of another model or version, or replace results that were reviewed; all cases are done again")
+    parser.add_argument(
+        "--force", action="store_true", help="go on in a folder of another model or version, or replace reviewed results; all cases are done again"
+    )
     parser.add_argument("--break-lock", action="store_true", help="take over a folder whose batch ran on another computer and is dead")
     parser.add_argument("--pseudonyms", action="store_true", help="name every case by a pseudonym, not only DICOM")
     parser.add_argument("--show-identifiers", action="store_true", help="show patients' names and numbers in report.html")
