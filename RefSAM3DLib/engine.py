@@ -20,7 +20,7 @@ from .device import choose_device, device_title
 from .errors import Cancelled, MemoryRefusalError
 from .inference.checks import check_volume, checked_roi, content_key, empty_cache, is_shortage
 from .inference.embed import GridEmbedding
-from .inference.plan import check_memory, held_bytes
+from .inference.plan import check_memory, drop_unplanned, held_bytes
 from .inference.scope import best_grid
 from .inference.session import PromptSession
 from .inference.volume_embedding import VolumeEmbedding
@@ -197,19 +197,26 @@ class RefSAM3DEngine:
             return self._with_what_fits(embedding, lambda: session.run(resolved, allow_unknown))
 
     def _check_memory(self, embedding: VolumeEmbedding, readings: list[tuple[str, int]]) -> None:
-        """Refuse a run that cannot fit, after the encodings of the other images have been given up for it.
+        """Refuse a run that cannot fit, after what this engine keeps for later runs has been given up for it: other images, then other parts of this one.
 
         Raises:
             MemoryRefusalError: with what it needs, what is free, and what to do.
         """
-        config, geometry, held = self.checkpoint.config, embedding.volume.geometry, held_bytes(embedding, readings)
-        try:
-            check_memory(config, geometry, readings, held)
-        except MemoryRefusalError:
+
+        def forget_other_images() -> None:
             for key in [k for k, other in self._embeddings.items() if other is not embedding]:
                 del self._embeddings[key]
-            empty_cache(self.device)
-            check_memory(config, geometry, readings, held)
+
+        config, geometry = self.checkpoint.config, embedding.volume.geometry
+        for give_up in (forget_other_images, lambda: drop_unplanned(embedding, readings)):
+            try:
+                check_memory(config, geometry, readings, held_bytes(embedding, readings))
+            except MemoryRefusalError:
+                give_up()
+                empty_cache(self.device)
+            else:
+                return
+        check_memory(config, geometry, readings, held_bytes(embedding, readings))
 
     def _with_what_fits(self, embedding: VolumeEmbedding, work: Callable[[], _Answer]) -> _Answer:
         """Do some work on an image; where memory runs out, do it again with smaller tiles, then on the CPU."""

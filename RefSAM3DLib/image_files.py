@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 ENDINGS = (".nrrd", ".nhdr", ".nii.gz", ".nii", ".mha", ".mhd")
 _METAIMAGE_NUMBERS = ("offset", "position", "origin", "elementspacing", "transformmatrix", "rotation", "orientation")
-_METAIMAGE_DIRECTIONS, _METAIMAGE_SPACINGS = {"transformmatrix", "rotation", "orientation"}, {"elementspacing", "elementsize"}
+#: As ITK reads them: a key in other letters ("elementspacing") means nothing to it.
+_METAIMAGE_DIRECTIONS, _METAIMAGE_SPACINGS = {"TransformMatrix", "Rotation", "Orientation"}, {"ElementSpacing", "ElementSize"}
 #: NRRD spaces that ITK turns into its own (LPS). It takes all others for LPS as they are: a scanner's axes say nothing about the patient, and
 #: "RAST", with time, it leaves mirrored.
 _NRRD_SPACES = {
@@ -164,12 +165,12 @@ def _check_nifti(path: Path, header: NiftiHeader, warnings: list[str]) -> None:
 def _check_metaimage(path: Path, warnings: list[str]) -> None:
     """ITK reads "nan" as 0, and takes its own axes and 1 mm where a header has none."""
     with open(path, "rb") as handle:
-        text = handle.read(_HEADER_BYTES).partition(b"ElementDataFile")[0].decode("latin-1").lower()
+        text = handle.read(_HEADER_BYTES).partition(b"ElementDataFile")[0].decode("latin-1")
     keys = set()
     for line in text.splitlines():
-        key, _, value = line.partition("=")
+        key, _, value = line.replace(":", "=", 1).partition("=")
         keys.add(key.strip())
-        if key.strip() in _METAIMAGE_NUMBERS and any(part.strip("+-").startswith(("nan", "inf")) for part in value.split()):
+        if key.strip().lower() in _METAIMAGE_NUMBERS and any(part.strip("+-").startswith(("nan", "inf")) for part in value.lower().split()):
             raise InputError(f"'{path}' has the non-finite value '{line.strip()}'; re-export the image with a valid geometry.")
     if not keys & _METAIMAGE_DIRECTIONS:
         warnings.append(_no_orientation(path))

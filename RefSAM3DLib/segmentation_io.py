@@ -5,7 +5,9 @@ Importing this module loads no imaging library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from .atomic import write_aside
 from .errors import InputError, OutputError
 from .geometry import Geometry
 from .provenance import PREFIX, is_drawn, segment_names
-from .types import PromptResult, Volume
+from .types import Placed, PromptResult, Volume
 
 #: Label maps and probability volumes. All but NRRD keep right angles only.
 LABEL_MAP_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
@@ -127,20 +129,63 @@ def write_probability(path: str | Path, results: Sequence[PromptResult], volume:
     One result gives a 3D image. Several give a 4D file with one 3D frame per result in the order of the results, zeros where a result
     has none (absent, unknown): frame n belongs to label n. In NRRD the frames are a "list" axis, which Slicer loads as a sequence.
 
+    NRRD is written slice by slice, so it takes no memory to speak of; the other formats are ITK's, which holds all frames once.
+
     Raises:
-        OutputError: no result has a probability, or as :func:`check_probability_output`.
+        OutputError: no result has a probability, one has another shape than the volume, or as :func:`check_probability_output`.
     """
     path = Path(path)
     check_probability_output(path, volume)
-    if not any(result.probability is not None for result in results):
+    kept: list[np.ndarray | Placed | None] = [vars(result)["probability"] for result in results]  # the field itself would make each whole, and keep it
+    if all(given is None for given in kept):
         raise OutputError(f"No result has a probability, so '{path}' was not written; ask for at least one known structure.")
-    frames = np.zeros((len(results), *volume.geometry.shape_dhw), dtype=np.float32)
-    for frame, result in zip(frames, results, strict=True):
-        if result.probability is not None:
-            frame[...] = result.probability
+    shape = volume.geometry.shape_dhw
+    for result, given in zip(results, kept, strict=True):
+        if given is not None and given.shape != shape:
+            raise OutputError(f"The probability of '{result.prompt}' has shape {given.shape}, the image {shape}; run it again.")
     names = segment_names(list(results))
     fields = {f"{PREFIX}Label{n}": name for n, name in enumerate(names, 1)}
-    _write_image(path, frames[0] if len(frames) == 1 else frames, volume.geometry, fields, overwrite)
+    with write_aside(path, overwrite) as aside:
+        if path.name.lower().endswith(".nrrd"):
+            _write_probability_nrrd(aside, kept, volume.geometry, fields)
+        else:
+            _write_with_itk(aside, len(kept), lambda n: _slices_of(kept[n], 0, shape), volume.geometry)
+
+
+def _slices_of(given: np.ndarray | Placed | None, start: int, shape: tuple[int, ...]) -> np.ndarray:
+    """``shape`` slices of a probability from ``start`` on, as 32-bit floats; a :class:`Placed` one is not made whole."""
+    out = np.zeros(shape, dtype=np.float32)
+    if isinstance(given, Placed):
+        k0, k1, j0, j1, i0, i1 = given.box
+        low, high = max(k0, start), min(k1, start + len(out))
+        if low < high:
+            out[low - start : high - start, j0:j1, i0:i1] = given.values[low - k0 : high - k0]
+    elif given is not None:
+        out[...] = given[start : start + len(out)]
+    return out
+
+
+def _write_probability_nrrd(path: Path, kept: Sequence[np.ndarray | Placed | None], geometry: Geometry, fields: Mapping[str, str]) -> None:
+    """The file that pynrrd would write, without its two copies of everything: its header of one voxel, the true size, and the voxels slice by slice."""
+    import nrrd
+
+    from .seg_nrrd import COMPRESSION
+
+    several = len(kept) > 1
+    depth, height, width = geometry.shape_dhw
+    sizes = [*([len(kept)] if several else []), width, height, depth]
+    begun = io.BytesIO()
+    nrrd.write(begun, np.zeros((1,) * len(sizes), dtype=np.float32), _nrrd_header(geometry, fields, several), index_order="C")
+    header, end, _ = begun.getvalue().partition(b"\n\n")
+    before, after = b"\nsizes: " + b" ".join([b"1"] * len(sizes)) + b"\n", f"\nsizes: {' '.join(map(str, sizes))}\n".encode()
+    assert header.count(before) == 1
+    compressor = zlib.compressobj(COMPRESSION, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    with open(path, "wb") as handle:
+        handle.write(header.replace(before, after) + end)
+        for k in range(depth):
+            slices = [_slices_of(given, k, (1, height, width)) for given in kept]
+            handle.write(compressor.compress((np.stack(slices, axis=-1) if several else slices[0]).tobytes()))
+        handle.write(compressor.flush())
 
 
 def read_segmentation(path: str | Path, geometry: Geometry | None = None) -> tuple[list[Segment], Geometry]:
@@ -238,12 +283,11 @@ def _check_shear(path: str | Path, geometry: Geometry) -> None:
 
 
 def _write_image(path: Path, array: np.ndarray, geometry: Geometry, fields: Mapping[str, str], overwrite: bool) -> None:
-    """(D, H, W), or (N, D, H, W) as N frames."""
     with write_aside(path, overwrite) as aside:
         if path.name.lower().endswith(".nrrd"):
             _write_nrrd(aside, array, geometry, fields)
         else:
-            _write_with_itk(aside, array, geometry)
+            _write_with_itk(aside, 1, lambda _: array, geometry)
 
 
 def _write_nrrd(path: Path, array: np.ndarray, geometry: Geometry, fields: Mapping[str, str]) -> None:
@@ -251,28 +295,38 @@ def _write_nrrd(path: Path, array: np.ndarray, geometry: Geometry, fields: Mappi
 
     from .seg_nrrd import COMPRESSION
 
+    nrrd.write(str(path), array, _nrrd_header(geometry, fields), compression_level=COMPRESSION, index_order="C")
+
+
+def _nrrd_header(geometry: Geometry, fields: Mapping[str, str], is_list: bool = False) -> dict[str, Any]:
     lps = geometry.ijk_to_lps
     directions, kinds = lps[:3, :3].T, ["domain"] * 3
-    if array.ndim == 4:
-        array = np.moveaxis(array, 0, -1)
+    if is_list:
         directions, kinds = np.vstack([np.full(3, np.nan), directions]), ["list", *kinds]
     header = {"space": "left-posterior-superior", "space directions": directions, "space origin": lps[:3, 3], "kinds": kinds}
-    nrrd.write(str(path), array, header | {"encoding": "gzip"} | dict(fields), compression_level=COMPRESSION, index_order="C")
+    return header | {"encoding": "gzip"} | dict(fields)
 
 
-def _write_with_itk(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+def _write_with_itk(path: Path, count: int, frame: Callable[[int], np.ndarray], geometry: Geometry) -> None:
+    """One image, or several of 32-bit floats as the frames of a fourth axis; ``frame(n)`` is asked for one (D, H, W) at a time."""
     from .image_files import quiet_itk
 
     with quiet_itk() as sitk:
-        frames = []
-        for frame in array if array.ndim == 4 else array[None]:
-            image = sitk.GetImageFromArray(frame)
-            image.SetSpacing(geometry.spacing_xyz_mm)
-            image.SetDirection((np.diag([-1.0, -1.0, 1.0]) @ geometry.directions).ravel().tolist())
-            image.SetOrigin(geometry.ijk_to_lps[:3, 3].tolist())
-            frames.append(image)
+        if count == 1:
+            image = sitk.GetImageFromArray(frame(0))
+        else:
+            image = sitk.Image([*geometry.shape_dhw[::-1], count], sitk.sitkFloat32)
+            for n in range(count):
+                image[:, :, :, n] = sitk.GetImageFromArray(frame(n))
+        axes = image.GetDimension()
+        direction, spacing, origin = np.eye(axes), [1.0] * axes, [0.0] * axes
+        direction[:3, :3] = np.diag([-1.0, -1.0, 1.0]) @ geometry.directions
+        spacing[:3], origin[:3] = geometry.spacing_xyz_mm, geometry.ijk_to_lps[:3, 3].tolist()
+        image.SetDirection(direction.ravel().tolist())
+        image.SetSpacing(spacing)
+        image.SetOrigin(origin)
         try:
-            sitk.WriteImage(sitk.JoinSeries(frames) if array.ndim == 4 else frames[0], str(path), useCompression=True)
+            sitk.WriteImage(image, str(path), useCompression=True)
             reader = sitk.ImageFileReader()
             reader.SetFileName(str(path))
             reader.ReadImageInformation()

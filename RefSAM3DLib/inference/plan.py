@@ -9,14 +9,15 @@ from ..config import GridConfig, ModelConfig
 from ..errors import MemoryRefusalError
 from ..geometry import Geometry
 from ..memory import available_memory_mb
+from .embed import GridEmbedding
 from .preprocess import Frame
 from .tiling import Layout
 from .volume_embedding import VolumeEmbedding, bounded_look
 
 #: Bytes per voxel of a pair of tiles for activations that live at once (measured: 130 MB for two 48^3 tiles of the small model).
 ACTIVATION_BYTES = 600
-#: Bytes per native voxel while a tilted grid is read: it is smoothed as a whole, from one copy of floats into another.
-TILTED_BYTES = 8
+#: Bytes per native voxel while a tilted grid is read: it is smoothed as a whole, from one copy of floats into another, with a band of it in a third.
+TILTED_BYTES = 12
 #: Share of the free memory that a run may plan for.
 USABLE = 0.9
 #: Most fine tiles (per view) for one structure. The trained fields of view need 20 at most; beyond this the coarse look is drawn
@@ -72,10 +73,37 @@ def tile_count(extent_xyz_mm: tuple[float, float, float], spacing_mm: float, til
 
 
 def held_bytes(embedding: VolumeEmbedding, readings: Iterable[tuple[str, int]]) -> int:
-    """What an embedding has in memory for these readings already: a run that was allowed once is then never refused for what it left behind."""
-    names = {name for name, _ in readings}
-    encoded = sum(grid.bytes for (name, *_), grid in embedding.grids.items() if name in names)
-    return encoded + sum(values.nbytes for (name, _), values in embedding.ahead.items() if name in names)
+    """What an embedding has in memory already of what :func:`planned_bytes` counts for these readings."""
+    structures = _structures(readings)
+    encoded = sum(grid.bytes - _spare_bytes(grid, structures[name]) for (name, *_), grid in embedding.grids.items() if name in structures)
+    return encoded + sum(values.nbytes for (name, _), values in embedding.ahead.items() if name in structures)
+
+
+def drop_unplanned(embedding: VolumeEmbedding, readings: Iterable[tuple[str, int]]) -> None:
+    """Give up what an embedding has in memory and these readings do not count: a run that was allowed once is then never refused for what others left."""
+    structures = _structures(readings)
+    embedding.grids = {key: grid for key, grid in embedding.grids.items() if key[0] in structures}
+    embedding.ahead = {key: values for key, values in embedding.ahead.items() if key[0] in structures}
+    for (name, *_), grid in embedding.grids.items():
+        if _spare_bytes(grid, structures[name]):
+            grid.tiles.clear()
+
+
+def _structures(readings: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """How many are asked of each grid; of one that two branches read, the smaller number."""
+    asked: dict[str, int] = {}
+    for name, count in readings:
+        asked[name] = min(count, asked.get(name, count))
+    return asked
+
+
+def _spare_bytes(grid: GridEmbedding, structures: int) -> int:
+    """What the fine tiles take that save a run no other: it may look at as many new ones as without them, elsewhere."""
+    if grid.coarse or not grid.tiles:
+        return 0
+    count, encoded, limit = len(grid.layout.starts), len(grid.tiles), FINE_TILES * structures
+    saved = min(count, limit) - min(count - encoded, limit)
+    return sum(tile.bytes for tile in grid.tiles.values()) * (encoded - saved) // encoded
 
 
 def check_memory(config: ModelConfig, geometry: Geometry, readings: Iterable[tuple[str, int]], held: int = 0) -> None:

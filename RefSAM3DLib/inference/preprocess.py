@@ -250,7 +250,7 @@ def _affine_sample(source: Tensor, shape_dhw: tuple[int, int, int], to_source: n
     matrix = torch.from_numpy(to_source[:3]).double()
     size = torch.tensor(source.shape[::-1], dtype=torch.float64)
     h, w = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in shape_dhw[1:]), indexing="ij")
-    out = []
+    out = source.new_empty(shape_dhw)  # planes of their own, to be joined at the end, would take twice the memory of the result
     for d in range(shape_dhw[0]):
         points = torch.stack([w, h, torch.full_like(w, d), torch.ones_like(w)], -1) @ matrix.T
         grid = (2 * (points + 0.5) / size - 1).float()[None, None]
@@ -258,8 +258,8 @@ def _affine_sample(source: Tensor, shape_dhw: tuple[int, int, int], to_source: n
         if fill is not None:
             outside = ((points < -0.5) | (points > size - 0.5)).any(-1)
             plane = plane.masked_fill(outside, fill)
-        out.append(plane)
-    return torch.stack(out)
+        out[d] = plane
+    return out
 
 
 def intensity_windows(volume: Volume, modality: Modality, config: IntensityConfig) -> list[tuple[float, float]]:
