@@ -10,6 +10,7 @@ import pytest
 from batch_volumes import write_volume
 
 from RefSAM3DLib.batch import BatchOptions, run_batch
+from RefSAM3DLib.errors import PromptError
 from RefSAM3DLib.html_report.histograms import histogram, histograms
 
 HOSTILE = (
@@ -29,12 +30,14 @@ def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "in").mkdir()
     for n in range(6):
         write_volume(root / "in" / f"ok_{n}.nii.gz", seed=n)
-    names = [HOSTILE[0].replace("/", "_"), HOSTILE[1], HOSTILE[3]]
+    names = [HOSTILE[0].replace("/", "_"), HOSTILE[1], HOSTILE[3], HOSTILE[6]]
     for n, name in enumerate(names):
         write_volume(root / "in" / "plain.nii.gz", seed=n)
         (root / "in" / "plain.nii.gz").rename(root / "in" / f"{name}.nii.gz")
     (root / "in" / f"{HOSTILE[4].replace('/', '_')}.nii.gz").write_bytes(b"broken")
-    prompts = ("brainstem", "mandible", *HOSTILE)
+    prompts = ("brainstem", "mandible", *HOSTILE[:6])
+    with pytest.raises(PromptError, match=r"invisible character U\+202E"):
+        run_batch(root / "in", root / "out", BatchOptions(prompts=(*prompts, HOSTILE[6]), engine="batch_fake_engine:make", workers=0))
     run_batch(root / "in", root / "out", BatchOptions(prompts=prompts, engine="batch_fake_engine:make", workers=0))
     return root / "out"
 
