@@ -35,7 +35,7 @@ def read_folder(folder: Path) -> tuple[list[Case], list[str]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(place)
         for name in folders:
-            if (here / name).is_symlink():  # followed, it might lead round in a circle
+            if _is_link(here / name):  # followed, it might lead round in a circle
                 notes.append(f"'{here / name}' is a link to another folder and was not searched; put the folder itself here, or batch it by itself.")
         for name in sorted(files):
             if stem := image_stem(name):
@@ -47,6 +47,11 @@ def read_folder(folder: Path) -> tuple[list[Case], list[str]]:
             cases += found
             notes += complaint
     return _whole_series(cases, notes)
+
+
+def _is_link(folder: Path) -> bool:
+    """Also a junction of Windows, which Python follows no longer since 3.12 (earlier versions do not know the word, and walk into it)."""
+    return folder.is_symlink() or getattr(os.path, "isjunction", os.path.islink)(folder)
 
 
 def _whole_series(cases: list[Case], notes: list[str]) -> tuple[list[Case], list[str]]:

@@ -54,7 +54,7 @@ def read_json(path: Path, root: Path | None = None, split: Sequence[str] = ()) -
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"The list '{path}' is no readable JSON ({error}); correct it or export it again.") from error
-    if isinstance(content, dict) and any(isinstance(content.get(name), list) for name in SPLITS):
+    if _has_splits(content):
         return _read_manifest(path, content, root, split)
     if isinstance(content, dict) and isinstance(content.get("cases"), list):
         content = content["cases"]
@@ -69,6 +69,19 @@ def read_json(path: Path, root: Path | None = None, split: Sequence[str] = ()) -
         prompts = item.get("prompts", [])
         records.append((f"entry {number}", {**item, "prompts": [prompts] if isinstance(prompts, str) else prompts}))
     return _cases(path, root, records)
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file is a manifest of the training package, whose lists ``split`` chooses from."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return _has_splits(content)
+
+
+def _has_splits(content: Any) -> bool:
+    return isinstance(content, dict) and any(isinstance(content.get(name), list) for name in SPLITS)
 
 
 def _read_manifest(path: Path, content: dict[str, Any], root: Path | None, split: Sequence[str]) -> list[Case]:

@@ -258,7 +258,7 @@ def _row(number: int, result: PromptResult, volume: Volume) -> dict[str, Any]:
 
 
 def _compare_with_reference(case: Case, rows: list[dict[str, Any]], results: list[PromptResult], volume: Volume) -> str:
-    """Add ``reference_dice`` where the list names a segmentation that has the structure; returns why it could not be read, or ""."""
+    """Add ``reference_dice`` where the list names a segmentation that has the structure; returns why nothing was compared, or ""."""
     if not case.segmentation:
         return ""
     from ..compare import dice, read_masks
@@ -272,7 +272,15 @@ def _compare_with_reference(case: Case, rows: list[dict[str, Any]], results: lis
     for row, result in zip(rows, results, strict=True):
         if (reference := by_name.get(row["structure"].lower())) is not None:
             row["reference_dice"] = number_or_none(dice(result.mask, reference))
-    return ""
+    if any("reference_dice" in row for row in rows):
+        return ""
+    if not case.labels and not path.name.lower().endswith((".seg.nrrd", ".dcm")):
+        return (
+            "Nothing was compared with the reference: it is a label map, and this list does not name its values; give a .seg.nrrd file with named"
+            " segments, or a datalist.json with 'labels'."
+        )
+    asked = ", ".join(f"'{row['structure']}'" for row in rows[:3]) + (", ..." if len(rows) > 3 else "")
+    return f"Nothing was compared with the reference: none of its structures is called {asked}; rename them, or ask for them by their names."
 
 
 def _write_probability(folder: Path, number: int, result: PromptResult, volume: Volume) -> str:

@@ -172,6 +172,8 @@ def find_cases(source: Path | str, root: Path | None = None, split: Sequence[str
     if source.is_dir() and (source / "datalist.json").is_file():
         notes.append(f"'{source}' holds a datalist.json: its cases are used, not the files of the folder.")
         source = source / "datalist.json"
+    if any(split) and not (source.suffix.lower() == ".json" and case_lists.is_manifest(source)):
+        notes.append(f"'{source}' is no training manifest, which alone has lists: --split {' '.join(split)} is ignored, and all its cases are taken.")
     if source.is_dir():
         cases, more = case_folder.read_folder(source)
     elif source.suffix.lower() == ".csv":

@@ -107,10 +107,10 @@ def pseudonyms_for_all(options: BatchOptions, manifest: Mapping[str, Any], state
 def check_same_images(cases: Iterable[Case], known: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse files of one name in several folders that were given one after the other: the second patient would replace the first.
 
-    Data that were moved or copied are the same bytes, or are gone where they were.
+    Data that were moved or copied are the same bytes, or are gone where they were. Where they were may since hold somebody else's.
 
     Args:
-        known: of each key, where its image lay.
+        known: of each key, where its image lay, and the hash of what was read there.
 
     Raises:
         InputError: the image that a case's key stands for is still there, and is another one.
@@ -121,10 +121,11 @@ def check_same_images(cases: Iterable[Case], known: Mapping[str, Mapping[str, An
         if not place or place == case.image or not Path(place).exists():
             continue
         try:
-            there, now = (hash_files(case_files(replace(case, image=image))) for image in (place, case.image))
+            now = hash_files(case_files(case))
+            is_same = now == before.get("input_sha256") or now == hash_files(case_files(replace(case, image=place)))
         except (RefSAM3DError, OSError):
             continue  # what cannot be read any more is no second image, and what cannot be read now fails by itself
-        if there != now:
+        if not is_same:
             raise InputError(
                 f"'{before.get('name') or case.name}' of this folder is '{place}', which is still there and not the same as '{case.image}';"
                 " give the folder above them, a list with case names, or a new output folder."

@@ -7,7 +7,7 @@ import multiprocessing
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def run_batch(
         if every and not options.pseudonyms:
             notes.append("This folder was begun with --pseudonyms: all its cases get them, the new ones too.")
         known = {key: case.entry for key, case in state.cases.items()}
-        before: dict[str, Mapping[str, Any]] = {**known, **identifiers.cases}
+        before = {key: {**known.get(key, {}), **identifiers.cases.get(key, {})} for key in {*known, *identifiers.cases}}
         cases = with_known_keys(identifiers.apply(found, every=every), known)
         if not is_list(source):
             check_same_images(cases, before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ COLUMNS = (
 )  # fmt: skip
 #: A cell that starts so would be run as a formula by a spreadsheet (OWASP, CSV injection).
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+#: So would what follows a semicolon or a line's end: Excel takes ';' for the separator where the comma is the decimal sign, and then knows no quotes.
+_FORMULA_WITHIN = re.compile(r"([;\r\n] *)(?=[=+\-@\t])")
 
 
 def collect_rows(folder: Path, state: FolderState | None = None) -> list[dict[str, Any]]:
@@ -91,6 +94,7 @@ def plain_cell(value: Any) -> Any:
         return ""
     if isinstance(value, list | tuple):
         value = "; ".join(str(v) for v in value)
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return "'" + value
-    return value
+    if not isinstance(value, str):
+        return value
+    value = _FORMULA_WITHIN.sub(r"\1'", value)
+    return "'" + value if value.startswith(_FORMULA_STARTS) else value

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import http.client
 import http.server
+import io
 import threading
 import urllib.request
 
@@ -98,6 +101,43 @@ def test_absent_server_absent_file_full_disk_and_read_only_folder(url, tmp_path,
         patch.setattr("builtins.open", full)
         with pytest.raises(OutputError, match="No space left"):
             download(url, tmp_path / "m", len(CONTENT), SHA)
+
+
+class Broken(io.BytesIO):
+    """An answer whose connection breaks after its first step."""
+
+    def __init__(self, error):
+        super().__init__(CONTENT)
+        self.error = error
+
+    def read(self, size=-1):
+        if self.tell():
+            raise self.error
+        return super().read(size)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), r"broke \(Connection reset by peer\); try again, the part"),
+        (http.client.IncompleteRead(b"abc", 9), r"broke \(IncompleteRead\(3 bytes read, 9 more expected\)\); try again"),
+        (TimeoutError("timed out"), "did not answer within 30 s"),
+    ],
+)
+def test_broken_connection_is_no_full_disk_and_is_continued(url, tmp_path, error, words):
+    with pytest.raises(CheckpointError, match=words):
+        download(url, tmp_path / "m", len(CONTENT), SHA, opener=lambda request: Broken(error))
+    assert (tmp_path / "m.part").stat().st_size == STEP_BYTES
+    assert download(url, tmp_path / "m", len(CONTENT), SHA).read_bytes() == CONTENT
+    assert Handler.requests == [f"bytes={STEP_BYTES}-"]
+
+
+def test_server_that_hangs_up_before_it_answers_is_no_full_disk(tmp_path):
+    def opener(request):
+        raise http.client.RemoteDisconnected("Remote end closed connection without response")
+
+    with pytest.raises(CheckpointError, match=r"broke \(Remote end closed connection without response\)"):
+        download("http://127.0.0.1:9/x", tmp_path / "m", len(CONTENT), SHA, opener=opener)
 
 
 def test_only_the_given_address_is_asked_and_nothing_about_the_user_is_sent(url, tmp_path):

@@ -181,3 +181,30 @@ def test_two_rows_of_one_series_in_two_places_are_refused(tmp_path: Path) -> Non
     (tmp_path / "list.csv").write_text(f"case,image,series,prompts\none,a,{uid},brainstem\ntwo,b,{uid},mandible\n")
     with pytest.raises(InputError, match="'one' and 'two' of the list are the same DICOM series"):
         batch(tmp_path / "list.csv", tmp_path / "out")
+
+
+def test_reference_without_names_is_told(tmp_path: Path) -> None:
+    import numpy as np
+    from batch_volumes import small_volume
+
+    write_volume(tmp_path / "a.nii.gz")
+    write_volume(tmp_path / "labels.nii.gz", (np.abs(small_volume() - 400) < 20).astype(np.int16))
+    (tmp_path / "list.csv").write_text("case,image,segmentation,prompts\nx,a.nii.gz,labels.nii.gz,brainstem\n")
+    (row,) = batch(tmp_path / "list.csv", tmp_path / "out").rows
+    assert "reference_dice" not in row
+    assert row["warnings"] == [
+        "Nothing was compared with the reference: it is a label map, and this list does not name its values; give a .seg.nrrd file with named segments,"
+        " or a datalist.json with 'labels'."
+    ]
+
+
+def test_reference_without_what_was_asked_is_told(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz")
+    (reference,) = batch(tmp_path / "a.nii.gz", tmp_path / "first", prompts=("brainstem",)).rows
+    segmentation = f"first/{reference['segmentation']}"
+    for prompts, compared in (("mandible", [False]), ("brainstem;mandible", [True, False])):
+        (tmp_path / "list.csv").write_text(f'case,image,segmentation,prompts\nx,a.nii.gz,{segmentation},"{prompts}"\n')
+        rows = batch(tmp_path / "list.csv", tmp_path / prompts[:4]).rows
+        assert ["reference_dice" in row for row in rows] == compared
+        told = "Nothing was compared with the reference: none of its structures is called 'mandible'; rename them, or ask for them by their names."
+        assert rows[0]["warnings"] == ([] if any(compared) else [told])

@@ -239,6 +239,16 @@ def test_what_cannot_be_searched_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     assert "closed' could not be searched (Permission denied)" in notes[1]
 
 
+def test_junction_is_told_as_a_link_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    (tmp_path / "junction").mkdir()
+    write_volume(tmp_path / "a.nii.gz")
+    monkeypatch.setattr(os.path, "isjunction", lambda path: Path(path).name == "junction", raising=False)
+    (note,) = find_cases(tmp_path)[1]
+    assert "junction' is a link to another folder and was not searched" in note
+
+
 def test_dicom_without_preamble_is_found(tmp_path: Path) -> None:
     for path in write_dicom_series(tmp_path / "whole").iterdir():
         (tmp_path / "in").mkdir(exist_ok=True)
@@ -262,3 +272,35 @@ def test_headers_of_a_flat_folder_are_read_once_for_all_its_series(tmp_path: Pat
     assert len(read) == 60
     (tmp_path / "in" / "0_IM0000").unlink()
     assert sorted(len(case_files(case)) for case in cases) == [19, 20, 20], "a folder that changed is read again"
+
+
+def test_lists_of_a_manifest_are_asked_of_other_inputs_in_vain_and_it_is_said(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz")
+    (tmp_path / "list.csv").write_text("image\na.nii.gz\n")
+    (tmp_path / "list.json").write_text('["a.nii.gz"]')
+    (tmp_path / "datalist.txt.json").write_text('{"labels": {"1": "larynx"}, "test": [{"image": "a.nii.gz"}]}')
+    for name in ("", "list.csv", "list.json", "a.nii.gz"):
+        cases, notes = find_cases(tmp_path / name, split=("test",))
+        assert len(cases) == 1
+        assert len(notes) == 1
+        assert "is no training manifest, which alone has lists: --split test is ignored, and all its cases are taken." in notes[0]
+        assert find_cases(tmp_path / name)[1] == []
+    assert find_cases(tmp_path / "datalist.txt.json", split=("test",))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        (";=1+1", ";'=1+1"),
+        ("Larynx; =1+1", "Larynx; '=1+1"),
+        ("one\n@two", "one\n'@two"),
+        (["a", "-b"], "a; '-b"),
+        ("T2; 3 mm; a = b", "T2; 3 mm; a = b"),
+        (-1.5, -1.5),
+    ],
+)
+def test_cell_is_no_formula_whatever_its_separator(value: object, cell: object) -> None:
+    from RefSAM3DLib.batch.summary import plain_cell
+
+    assert plain_cell(value) == cell

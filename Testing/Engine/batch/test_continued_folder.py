@@ -180,7 +180,11 @@ def test_patients_one_by_one_do_not_replace_each_other(tmp_path: Path, pseudonym
     assert batch(tmp_path / "copy", output, pseudonyms=pseudonyms).counts == {"unchanged": 1}
     shutil.rmtree(tmp_path / "copy")
     assert batch(source / "P1", output, pseudonyms=pseudonyms).counts == {"unchanged": 1}
+    shutil.copytree(source / "P1", tmp_path / "archive")
+    shutil.copyfile(source / "P2" / "ct.nrrd", source / "P1" / "ct.nrrd")
+    assert batch(tmp_path / "archive", output, pseudonyms=pseudonyms).counts == {"unchanged": 1}, "another patient's image lies where it was"
     if not pseudonyms:
+        shutil.copyfile(tmp_path / "archive" / "ct.nrrd", source / "P1" / "ct.nrrd")
         assert batch(source, tmp_path / "other").counts == {"done": 2}
 
 
