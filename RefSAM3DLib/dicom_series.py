@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ def _series_of(folder: Path, nested: bool = True) -> list[list[_Header]]:
         raise InputError(f"The folder '{folder}' does not exist; check its name.")
     groups: dict[str, list[_Header]] = {}
     for path in _files(folder, nested):
-        header = _read_header(path)
+        header = _known_header(path)
         if header is not None:
             groups.setdefault(header.uid, []).append(header)
     return sorted(groups.values(), key=lambda headers: -sum(h.frames for h in headers))
@@ -172,6 +173,20 @@ def _listed(found: list[list[_Header]]) -> str:
         lines.append(f"{info.uid} ({info.modality}{name}, {info.slices} slice{'s' if info.slices != 1 else ''})")
     more = len(found) - LISTED
     return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+
+
+def _known_header(path: Path) -> _Header | None:
+    """The header of a file, read once a process while it has one size and date: each series of a flat folder asks for all of them."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None  # gone since the folder was listed
+    return _header_of(str(path), about.st_size, about.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=MAX_FILES)
+def _header_of(path: str, size: int, date: int) -> _Header | None:
+    return _read_header(Path(path))
 
 
 def _read_header(path: Path) -> _Header | None:

@@ -403,3 +403,20 @@ def test_a_clinical_ct_series_is_read_as_the_scanner_wrote_it(data_folder: Path)
     middle = pydicom.dcmread(volume.dicom_files[20])
     assert np.array_equal(volume.array[20], middle.pixel_array.astype(int) * int(middle.RescaleSlope) + int(middle.RescaleIntercept))
     assert np.allclose((volume.geometry.ijk_to_lps @ [0, 0, 20, 1])[:3], middle.ImagePositionPatient)
+
+
+def test_each_header_of_a_flat_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Several series in one folder: each of them is found among all files."""
+    for n in range(3):
+        write_series(tmp_path / str(n), STORED)
+        for path in (tmp_path / str(n)).iterdir():
+            path.rename(tmp_path / f"{n}_{path.name}")
+        (tmp_path / str(n)).rmdir()
+    files = len(list(tmp_path.iterdir()))
+    reads, read = [], dicom_series._read_header
+    monkeypatch.setattr(dicom_series, "_read_header", lambda path: (reads.append(path), read(path))[1])
+    found = list_series(tmp_path)
+    assert len(found) == 3
+    for series in found:
+        load_volume(tmp_path, series=series.uid)
+    assert len(reads) == files
