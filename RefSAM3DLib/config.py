@@ -74,14 +74,17 @@ class DecoderConfig:
     detail_channels: int = 0
     #: cached: that convolution also reads the raw voxels, as the paper's last one does.
     detail_reads_voxels: bool = False
+    #: cached: inner channels of a residual unit of two more convolutions after that one; 0 leaves it out.
+    detail_residual: int = 0
     #: paper: layers of SAM's two-way transformer.
     two_way_depth: int = 2
 
     def __post_init__(self) -> None:
         if self.kind not in ("paper", "cached"):
             raise ConfigError(f"Decoder kind '{self.kind}' is unknown; use 'paper' or 'cached'.")
-        if self.detail_reads_voxels and not self.detail_channels:
-            raise ConfigError("The decoder's detail_reads_voxels needs detail_channels of 1 or more; set both or neither.")
+        for name in ("detail_reads_voxels", "detail_residual"):
+            if getattr(self, name) and not self.detail_channels:
+                raise ConfigError(f"The decoder's {name} needs detail_channels of 1 or more; set both or neither.")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def build_model(config: ModelConfig) -> RefSAM3D:
         skips = encoder.stem.widths if encoder.stem is not None else []
         pixel_path = PixelPath(
             image.level_dim, image.patch_size, decoder.channels, decoder.pixel_dim, skips, image.in_channels, decoder.detail_channels,
-            decoder.detail_reads_voxels,
+            decoder.detail_reads_voxels, decoder.detail_residual,
         )
         mask_embedding = MaskEmbedding(prompt.prompt_dim, prompt.fused_dim, decoder.pixel_dim)
     else:

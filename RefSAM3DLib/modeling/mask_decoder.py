@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .image_encoder import LEVELS, ImageFeatures
-from .patch_embed import ConvNormAct, space_to_depth
+from .patch_embed import ConvNormAct, ResidualUnit, space_to_depth
 
 
 @functools.cache
@@ -39,14 +39,15 @@ class PixelPath(nn.Module):
     here the same steps run before the text enters, which turns 66-150 CPU-seconds per prompt into milliseconds. Skips come
     from the stem; without one the raw voxels (space-to-depth) are concatenated at stride 2. ``detail_channels`` more channels
     serve outlines: eight sub-positions of seven organs are 56 maps, all of them mixed from ``pixel_dim`` pixel features. With
-    ``detail_reads_voxels`` they are read from the raw voxels too, which the stem's skip holds only after its own convolution.
+    ``detail_reads_voxels`` they are read from the raw voxels too, which the stem's skip holds only after its own convolution; with
+    ``detail_residual`` a residual unit of that inner width refines them.
 
     Shapes: levels (B, C, d, h, w) -> pixels (B, pixel_dim, D/2, H/2, W/2).
     """
 
     def __init__(
         self, level_dim: int, patch_size: int, channels: int, pixel_dim: int, skip_widths: list[int], in_channels: int, detail_channels: int = 0,
-        detail_reads_voxels: bool = False,
+        detail_reads_voxels: bool = False, detail_residual: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         width = channels * patch_size
@@ -63,6 +64,7 @@ class PixelPath(nn.Module):
             width = out
         self.detail_reads_voxels = detail_reads_voxels
         self.detail = ConvNormAct(width + (8 * in_channels if detail_reads_voxels else 0), detail_channels) if detail_channels else None
+        self.refine = ResidualUnit(detail_channels, detail_residual) if detail_residual else None
         self.pixels = nn.Conv3d(width + detail_channels, pixel_dim, 1)
 
     def forward(self, features: ImageFeatures) -> Tensor:
@@ -77,7 +79,8 @@ class PixelPath(nn.Module):
             x = convs(x)
         if self.detail is not None:
             read = torch.cat([x, space_to_depth(features.volume).to(x.dtype)], dim=1) if self.detail_reads_voxels else x
-            x = torch.cat([x, self.detail(read)], dim=1)
+            detail = self.detail(read)
+            x = torch.cat([x, detail if self.refine is None else self.refine(detail)], dim=1)
         return self.pixels(x)
 
 

@@ -52,6 +52,23 @@ class ConvNormAct(nn.Sequential):
         )
 
 
+class ResidualUnit(nn.Module):
+    """x + two convolutions of x, the second one normalised with a scale of zero at first: a trained network that gets one still answers the same.
+
+    Shapes: (B, C, D, H, W) -> the same; ``hidden`` channels in between.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        norm = nn.InstanceNorm3d(channels, affine=True)
+        nn.init.zeros_(norm.weight)
+        self.layers = nn.Sequential(ConvNormAct(channels, hidden), nn.Conv3d(hidden, channels, 3, 1, 1, bias=False), norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The refined map."""
+        return x + self.layers(x)
+
+
 def space_to_depth(volume: Tensor, factor: int = 2) -> Tensor:
     """(B, C, D, H, W) -> (B, C * f^3, D/f, H/f, W/f): every voxel kept, stride-1 layers (the dearest) avoided."""
     b, c, d, h, w = volume.shape

@@ -59,6 +59,10 @@ class TileOutput:
     presence: Tensor
     coarse: Tensor
 
+    def first(self, count: int) -> TileOutput:
+        """Of the first prompts alone."""
+        return TileOutput(self.mask[:count], self.presence[:count], self.coarse[:count])
+
 
 class RefSAM3D(nn.Module):
     """Compose the parts; hold no sizes. Encoding never sees a prompt: that is what makes the next prompt cheap.

@@ -21,7 +21,8 @@ import torch  # noqa: E402
 import volumes  # noqa: E402
 from measuring import calibration_gflops, machine, synchronise  # noqa: E402
 from refsam3d_training.config import TrainConfig  # noqa: E402
-from refsam3d_training.loop import Trainer, has_bf16  # noqa: E402
+from refsam3d_training.loop import Trainer  # noqa: E402
+from refsam3d_training.precision import has_bf16  # noqa: E402
 from refsam3d_training.setup_run import make_trainer  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402

@@ -117,9 +117,9 @@ def test_two_processes_equal_one_with_the_double_batch(tiny_data, make_tiny_conf
 
 
 def test_half_precision_is_a_switch_that_keeps_the_loss_close(tiny_data, make_tiny_config, tmp_path, monkeypatch):
-    import refsam3d_training.loop as loop
+    import refsam3d_training.precision as precision
 
-    monkeypatch.setattr(loop, "has_bf16", lambda device: True)
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
     exact = make_trainer(make_tiny_config(), tiny_data, tmp_path / "exact")
     half = make_trainer(make_tiny_config(bf16=True), tiny_data, tmp_path / "half")
     tiles = exact.sampler.batch(0)

@@ -83,9 +83,31 @@ def test_a_convolution_learns_to_read_voxels_beginning_with_none(wider):
     assert wide.pixel_path.detail[0].weight.grad[:, old:].abs().max() > 0
 
 
-def test_voxels_are_read_by_a_convolution_that_is_there():
+def test_a_residual_unit_changes_nothing_at_first_and_can_learn(wider):
+    """Third growth: more convolutions before the outlines are read."""
+    base, config = wider
+    base = dataclasses.replace(base, config=config, state=widened(base, config))
+    deeper = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, detail_residual=5))
+    wide = dataclasses.replace(base, config=deeper, state=widened(base, deeper)).build()
+    before = masks(base.build())
+    torch.testing.assert_close(masks(wide), before)
+    with torch.no_grad():  # as after a step, which lets prompts take from the new pixel features
+        wide.mask_embedding.layers[2].weight.add_(0.1)
+    wide.requires_grad_(True)
+    masks(wide).square().mean().backward()
+    scale = wide.pixel_path.refine.layers[-1].weight
+    assert scale.grad.abs().max() > 0
+    with torch.no_grad():
+        scale.add_(0.1)
+    wide.zero_grad()
+    masks(wide).square().mean().backward()
+    assert wide.pixel_path.refine.layers[0][0].weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("values", [{"detail_reads_voxels": True}, {"detail_residual": 8}])
+def test_voxels_are_read_by_a_convolution_that_is_there(values):
     with pytest.raises(ConfigError, match="needs detail_channels"):
-        DecoderConfig(detail_reads_voxels=True)
+        DecoderConfig(**values)
 
 
 @pytest.mark.parametrize("changes", [{"pixel_dim": 4}, {"pixel_dim": 2, "detail_channels": 4}, {"pixel_dim": 9, "channels": 4}, {"kind": "paper"}])

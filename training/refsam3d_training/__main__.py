@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--patience", type=int, default=6, help="validations without a better score before it stops")
     one.add_argument("--learning-rate", type=float, default=1e-3)
     one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--bf16", action="store_true", help="train in half precision on a machine that has it")
     one.add_argument("--limit", type=int, help="first cases of each list only")
 
     one = add(compare, "runs/default/test/evaluation.json --baseline runs/dynunet_hn/baseline_evaluation.json -o runs/default/compare.json", data=False)

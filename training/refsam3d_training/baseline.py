@@ -27,6 +27,7 @@ from .cases import Case
 from .config import DomainShare, TrainConfig
 from .evaluation.measures import dice
 from .losses import soft_dice_loss, weighted_cross_entropy
+from .precision import half_precision
 from .sampling import Tile, TileSampler
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class BaselineConfig:
     Attributes:
         steps: most steps, and the length of the cosine. least_steps: before them it never stops (a small organ's score stays at
             zero for a while, which is no plateau). patience: validations without a better score before it stops.
+        bf16: half precision while training, on devices that have it; what is scored is read in full precision.
         validate_cases: evenly spaced cases of the validation list that are looked at while training.
     """
 
@@ -57,6 +59,7 @@ class BaselineConfig:
     patience: int = 6
     foreground_weight: float = 50.0
     seed: int = 0
+    bf16: bool = False
     checkpoint_minutes: float = 5.0
 
 
@@ -136,7 +139,8 @@ class Baseline:
 
     def loss(self, tiles: list[Tile], foreground: float) -> Tensor:
         """Mean over the tiles. The network must be in training mode, where it returns (B, levels, channels, D, H, W)."""
-        logits = self.network(torch.stack([t.volume for t in tiles]))
+        with half_precision(self.config.bf16):
+            logits = self.network(torch.stack([t.volume for t in tiles])).float()
         values = []
         for row, tile in enumerate(tiles):
             index, targets = known_targets(tile, self.grid.structures)

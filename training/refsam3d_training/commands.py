@@ -161,7 +161,7 @@ def baseline(args: argparse.Namespace) -> int:
     from .manifest import Manifest
     from .setup_run import make_baseline
 
-    keys = ("filters", "steps", "least_steps", "seed", "patience", "learning_rate", "validate_steps")
+    keys = ("filters", "steps", "least_steps", "seed", "patience", "learning_rate", "validate_steps", "bf16")
     trainer = make_baseline(args.set, args.data, args.run, {k: getattr(args, k) for k in keys}, args.limit)
     if trainer.resume():
         logging.info("Continuing at step %d.", trainer.step)

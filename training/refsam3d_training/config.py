@@ -41,6 +41,8 @@ class TrainConfig:
             a coarse view) stayed below probability 0.005 after 3900 steps while the fine pass drew it.
         absent_prompts: names per tile that are not in the image.
         exclude_structures: never asked, never contoured: the vocabulary of the run lacks them (see ``excluded``).
+        teachers: run folders of ``baseline``, one per grid at most: their soft masks are additional targets of the fine tiles (see ``teachers``).
+            teacher_weight: of that loss, beside 1 for the labels'.
         bf16: half precision on devices that have it. report_steps: steps per row of the curve.
         validate_steps: steps between scores on validation tiles (0: none). validate_cases: validation cases per set for them.
     """
@@ -66,6 +68,8 @@ class TrainConfig:
     augment: bool = True
     checkpoint_minutes: float = 3.0
     exclude_structures: tuple[str, ...] = field(default_factory=tuple)
+    teachers: tuple[str, ...] = field(default_factory=tuple)
+    teacher_weight: float = 1.0
     bf16: bool = False
     report_steps: int = 50
     validate_steps: int = 0

@@ -8,7 +8,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,9 @@ from . import distributed
 from .config import TrainConfig
 from .curves import LiveScalars
 from .losses import is_finite, tile_loss
+from .precision import half_precision
 from .sampling import Tile, TileSampler
+from .teachers import Teachers, soft_target_loss
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +44,12 @@ class NonFiniteLossError(RefSAM3DError):
 class BatchObjective(nn.Module):
     """Mean loss of a batch of tiles: one forward pass, as DistributedDataParallel wants it."""
 
-    def __init__(self, model: RefSAM3D, config: TrainConfig, model_config: ModelConfig, tokenizer: PromptTokenizer, device: str) -> None:
+    def __init__(
+        self, model: RefSAM3D, config: TrainConfig, model_config: ModelConfig, tokenizer: PromptTokenizer, device: str, teachers: Teachers | None = None
+    ) -> None:
         super().__init__()
         self.model, self.config, self.model_config, self.tokenizer, self.device = model, config, model_config, tokenizer, device
+        self.teachers = teachers or Teachers({})
 
     def forward(self, tiles: list[Tile], foreground: float) -> torch.Tensor:
         """Scalar loss; ``foreground``: greatest weight of foreground voxels in fine tiles."""
@@ -54,6 +58,7 @@ class BatchObjective(nn.Module):
         features, pixels = self.model.encode_image(volume, domain)
         ids = pad_tokens([self.tokenizer.encode(p) for t in tiles for p in t.prompts], self.model_config.text.context_length)
         prompts = self.model.encode_text(ids.to(self.device))
+        soft = self.teachers.soft_masks(tiles, volume)
         losses, first = [], 0
         for index, tile in enumerate(tiles):
             count = len(tile.prompts)
@@ -61,7 +66,12 @@ class BatchObjective(nn.Module):
             first += count
             c = self.config
             weight = c.coarse_foreground_weight if tile.coarse else foreground
-            losses.append(tile_loss(output, tile.targets.to(self.device).float(), tile.asked, tile.coarse, weight, c.presence_weight, c.coarse_weight))
+            labelled = output.first(len(tile.targets))
+            loss = tile_loss(labelled, tile.targets.to(self.device).float(), tile.asked, tile.coarse, weight, c.presence_weight, c.coarse_weight)
+            if tile.taught:
+                rows = [row for row, _ in tile.taught]
+                loss = loss + c.teacher_weight * soft_target_loss(output.mask[rows].float(), soft[index], weight)
+            losses.append(loss)
         return torch.stack(losses).mean()
 
 
@@ -72,7 +82,8 @@ class Trainer:
 
     Args:
         folder: run folder; holds ``state.pt``, ``curve.jsonl`` and, while and after training, ``tensorboard/``.
-        initial: network to start from (default: random weights); parameters without gradient are not trained.
+        initial: network to start from (default: random weights); parameters without gradient are not trained. teachers: whose soft masks are
+            additional targets.
 
     Attributes:
         validation: Dice loss per structure of a network, asked every ``validate_steps`` (none: never) into ``validation.jsonl``.
@@ -80,7 +91,7 @@ class Trainer:
 
     def __init__(
         self, config: TrainConfig, model_config: ModelConfig, tokenizer: PromptTokenizer, sampler: TileSampler, folder: Path, device: str = "cpu",
-        initial: RefSAM3D | None = None,
+        initial: RefSAM3D | None = None, teachers: Teachers | None = None,
     ) -> None:  # fmt: skip
         self.config, self.model_config, self.tokenizer, self.sampler, self.folder = config, model_config, tokenizer, sampler, folder
         self.device = device
@@ -88,7 +99,7 @@ class Trainer:
         self.model: RefSAM3D = (initial if initial is not None else build_model(model_config)).to(device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.99))
-        self.objective = distributed.wrapped(BatchObjective(self.model, config, model_config, tokenizer, device))
+        self.objective = distributed.wrapped(BatchObjective(self.model, config, model_config, tokenizer, device, teachers))
         self.step = 0
         self.seconds = 0.0
         self.recent: list[float] = []
@@ -116,8 +127,7 @@ class Trainer:
 
     def batch_loss(self, tiles: list[Tile]) -> torch.Tensor:
         """Mean loss of a batch, in half precision where that is configured and the device has it."""
-        half = self.config.bf16 and has_bf16(self.device)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16) if half else nullcontext():
+        with half_precision(self.config.bf16, self.device):
             return self.objective(tiles, self.foreground_weight())
 
     def train_step(self) -> float:
@@ -248,14 +258,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.recent = state["step"], state["seconds"], state.get("recent", [])
         return True
-
-
-def has_bf16(device: str) -> bool:
-    """Whether half precision makes a device faster: a CUDA GPU that says so, or a CPU with bf16 instructions."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return kind == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

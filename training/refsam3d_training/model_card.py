@@ -80,6 +80,8 @@ def make_card(
         "tensors_sha256": tensors,
     }  # fmt: skip
     training = card["training"]
+    if teachers := stored.get("teachers"):
+        training["teachers"] = teachers
     if origin is not None:
         training["started_from"] = origin
     card["limits"] = limits_of(training, card["data"])
@@ -129,6 +131,11 @@ def _training_lines(training: dict[str, Any]) -> list[str]:
         f"{training['step']} of {training['steps']} steps of {training['batch_size']} tiles, seed {training['seed']}, "
         f"{training['hours']} hours on {training['hardware']}, {begun}.",
     ]
+    for teacher in training.get("teachers", ()):
+        lines.append(
+            f"Soft masks of a DynUNet of the same training cases ({teacher['grid']}, {teacher['filters']} filters, {teacher['step']} steps, "
+            f"{teacher['hours']} hours) were additional targets."
+        )
     if parts := training.get("averaged"):
         shares = ", ".join(f"{part['share']:g} of {part['tensors_sha256'][:12] or part['sha256'][:12]}" for part in parts)
         lines.append(f"The weights are the mean of {len(parts)} trainings ({shares}); the line above is of the longest one.")

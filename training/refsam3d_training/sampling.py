@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -40,7 +41,11 @@ MOST_SHIFT, CUT_OFF = 4.0, 2.0
 
 @dataclass
 class Tile:
-    """volume (C, D, H, W); targets (P, D, H, W) bool; prompts: P texts, the first ``asked`` may be present."""
+    """volume (C, D, H, W); targets (K, D, H, W) bool; prompts: P >= K texts, the first ``asked`` may be present, those from K on have no label.
+
+    names: structures of the labelled prompts, sides exchanged in a flipped tile (empty in a foreign one). taught: (row of prompts, structure) of
+    what a teacher is asked about this tile.
+    """
 
     volume: torch.Tensor
     targets: torch.Tensor
@@ -48,6 +53,8 @@ class Tile:
     asked: int
     grid: str
     coarse: bool
+    names: list[str] = field(default_factory=list)
+    taught: list[tuple[int, str]] = field(default_factory=list)
 
 
 def composites_of(case: Case) -> dict[str, tuple[str, ...]]:
@@ -65,14 +72,16 @@ class TileSampler:
     """Tiles of a training set.
 
     Args:
-        cases: preprocessed cases of all grids.
+        cases: preprocessed cases of all grids. taught: structures that a grid has a teacher for.
 
     Raises:
         InputError: no case shows what a share asks for.
     """
 
-    def __init__(self, cases: list[Case], config: TrainConfig, model: ModelConfig, vocabulary: Vocabulary) -> None:
-        self.config, self.model, self.vocabulary = config, model, vocabulary
+    def __init__(
+        self, cases: list[Case], config: TrainConfig, model: ModelConfig, vocabulary: Vocabulary, taught: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
+        self.config, self.model, self.vocabulary, self.taught = config, model, vocabulary, taught or {}
         self.by_grid = {g.name: [c for c in cases if c.grid == g.name] for g in model.grids}
         self.holding: dict[str, dict[str, list[Case]]] = {}
         for grid in model.grids:
@@ -112,7 +121,7 @@ class TileSampler:
         case, focus = self._choose_case(rng, grid, foreign)
         foreign = foreign and focus is None  # without another grid's images it is one of its own, which may hold what is asked
         image = case.coarse if coarse else case.fine
-        tile = grid.coarse_tile_dhw if coarse else grid.tile_dhw
+        extent = grid.coarse_tile_dhw if coarse else grid.tile_dhw
         spacing = grid.coarse_spacing_mm if coarse else grid.spacing_mm
         source = self.model.grid(case.grid)
         # A foreign image is stored at its own spacing: the step between samples makes up for it.
@@ -122,24 +131,27 @@ class TileSampler:
         if coarse and rng.random() < CUT_VIEW:
             low, high = _cut(rng, low, high)
         centre = (low + high - 1) / 2
-        room = (high - low) / step - np.array(tile)
+        room = (high - low) / step - np.array(extent)
         if (room > 0).any():
             wanted = centre + rng.uniform(-0.5, 0.5, 3) * (high - low)
             if focus is not None and not coarse and rng.random() < NEAR_STRUCTURE:
-                wanted = self._centre_of(case, focus) + rng.uniform(-0.3, 0.3, 3) * np.array(tile) * step
+                wanted = self._centre_of(case, focus) + rng.uniform(-0.3, 0.3, 3) * np.array(extent) * step
             slack = np.maximum(room, 0) * step / 2
             centre = np.where(room > 0, np.clip(wanted, centre - slack, centre + slack), centre)
         if self.config.augment:
             reach = np.minimum(np.maximum(-room, 0) / 2 + CUT_OFF, MOST_SHIFT) * step
             centre = centre + np.where(room > 0, 0, rng.uniform(-1, 1, 3) * reach)
         flip = self.config.augment and rng.random() < 0.5
-        values, labels = _resample(rng, image.values, image.labels, tile, centre, step, low, high, flip, self.config.augment)
-        if painted and not foreign and rng.random() < painted:
+        values, labels = _resample(rng, image.values, image.labels, extent, centre, step, low, high, flip, self.config.augment)
+        painted_over = bool(painted and not foreign and rng.random() < painted)
+        if painted_over:
             values, labels = paint(rng, values, labels, list(case.known))
         volume = torch.stack([((values - lo) / (hi - lo) * 2 - 1).clamp(-1, 1) for lo, hi in case.windows])
         if self.config.augment:
             volume = _augment_intensity(rng, volume, case.modality)
-        return self._ask(rng, grid, case, volume, labels, flip, foreign, coarse)
+        tile = self._ask(rng, grid, case, volume, labels, flip, foreign, coarse)
+        # A teacher was never shown a foreign image or a painted one, and knows the fine view alone.
+        return tile if foreign or coarse or painted_over else self._with_teaching(rng, tile)
 
     def _choose_case(self, rng: np.random.Generator, grid: GridConfig, foreign: bool) -> tuple[Case, str | None]:
         if foreign:
@@ -171,7 +183,7 @@ class TileSampler:
     def _ask(
         self, rng: np.random.Generator, grid: GridConfig, case: Case, volume: torch.Tensor, labels: torch.Tensor, flip: bool, foreign: bool, coarse: bool
     ) -> Tile:
-        prompts, targets = [], []
+        prompts, targets, names = [], [], []
         empty = torch.zeros(labels.shape, dtype=torch.bool)
         if foreign:
             for name in grid.structures:
@@ -186,7 +198,8 @@ class TileSampler:
             for name, mask in present.items():
                 if name in grid.structures:
                     paired = self.vocabulary.mirror(name) != name
-                    text = self.wording(rng, self.vocabulary.mirror(name) if flip else name)
+                    names.append(self.vocabulary.mirror(name) if flip else name)
+                    text = self.wording(rng, names[-1])
                     # A side whose counterpart has no name of its own: the engine asks its mirror image in these words.
                     prompts.append(swap_sides(text) if flip and not paired else text)
                     targets.append(mask)
@@ -194,7 +207,19 @@ class TileSampler:
         for _ in range(self.config.absent_prompts):
             prompts.append(self._absent_wording(rng, grid, case))
             targets.append(empty)
-        return Tile(volume, torch.stack(targets), prompts, asked, grid.name, coarse)
+        return Tile(volume, torch.stack(targets), prompts, asked, grid.name, coarse, names)
+
+    def _with_teaching(self, rng: np.random.Generator, tile: Tile) -> Tile:
+        """The tile with what its grid's teacher is asked: the labelled structures, and in words of their own those without a label."""
+        structures = self.taught.get(tile.grid, ())
+        for row, name in enumerate(tile.names):
+            if name in structures:
+                tile.taught.append((row, name))
+        for name in structures:
+            if name not in tile.names:
+                tile.taught.append((len(tile.prompts), name))
+                tile.prompts.append(self.wording(rng, name))
+        return tile
 
     def wording(self, rng: np.random.Generator, name: str) -> str:
         """A trained wording of a structure."""

@@ -22,6 +22,7 @@ from .excluded import cases_without, model_without, vocabulary_without
 from .loop import Trainer
 from .sampling import TileSampler
 from .structure_losses import structure_losses
+from .teachers import Teachers, load_teachers
 
 if TYPE_CHECKING:
     from .baseline import Baseline
@@ -63,12 +64,13 @@ def training_cases(config: TrainConfig, model: ModelConfig, data: Path, cache: P
     return cases
 
 
-def write_config(config: TrainConfig, model: ModelConfig, folder: Path) -> None:
+def write_config(config: TrainConfig, model: ModelConfig, folder: Path, teachers: Teachers | None = None) -> None:
     """The resolved configuration, beside the state that it made."""
     if distributed.rank() == 0:
         _tell_changes(config, folder / "config.json")
         with write_aside(folder / "config.json", overwrite=True) as aside:
-            aside.write_text(json.dumps({"train": dataclasses.asdict(config), "model": model.to_dict()}, indent=1), encoding="utf-8")
+            values = {"train": dataclasses.asdict(config), "model": model.to_dict(), "teachers": teachers.cards if teachers else []}
+            aside.write_text(json.dumps(values, indent=1), encoding="utf-8")
 
 
 def _tell_changes(config: TrainConfig, path: Path) -> None:
@@ -111,9 +113,10 @@ def make_trainer(config: TrainConfig, data: Path, folder: Path, device: str = "c
     if config.phantoms:
         cases += phantom_cases(config.phantoms, complete, "head_neck", cache)
     model = model_without(complete, config.exclude_structures)
-    write_config(config, model, folder)
-    sampler = TileSampler(cases_without(cases, config.exclude_structures), config, model, vocabulary)
-    trainer = Trainer(config, model, tokenizer, sampler, folder, device)
+    teachers = load_teachers(config.teachers, model, config.bf16, device)
+    write_config(config, model, folder, teachers)
+    sampler = TileSampler(cases_without(cases, config.exclude_structures), config, model, vocabulary, teachers.structures)
+    trainer = Trainer(config, model, tokenizer, sampler, folder, device, teachers=teachers)
     if config.validate_steps:
         held = training_cases(config, complete, data, cache, "validation", min(limit or config.validate_cases, config.validate_cases))
         held = cases_without(held, config.exclude_structures)

@@ -34,7 +34,8 @@ def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool =
         sha256, bytes and new_parameters.
 
     Raises:
-        ConfigError: the configuration differs in more than ``pixel_dim``, ``detail_channels`` and ``detail_reads_voxels``, or has no more of any.
+        ConfigError: the configuration differs in more than ``pixel_dim``, ``detail_channels``, ``detail_reads_voxels`` and ``detail_residual``, or has no
+            more of any.
     """
     checkpoint = load_checkpoint(base)
     decoder = named_config(model).decoder
@@ -60,15 +61,15 @@ def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool =
 
 def _check(checkpoint: Checkpoint, decoder: DecoderConfig) -> None:
     own = checkpoint.config.decoder
-    growing = ("pixel_dim", "detail_channels", "detail_reads_voxels")
+    growing = ("pixel_dim", "detail_channels", "detail_reads_voxels", "detail_residual")
     alike = dataclasses.replace(own, **{name: getattr(decoder, name) for name in growing})
     more = [getattr(decoder, name) - getattr(own, name) for name in growing]
     # Channels of a convolution that is there already are not added: its normalised outputs have an order that later weights rely on.
-    wider = min(more) >= 0 < max(more) and (not own.detail_channels or not more[1])
+    wider = min(more) >= 0 < max(more) and (not own.detail_channels or not more[1]) and (not own.detail_residual or not more[3])
     if decoder.kind != "cached" or alike != decoder or not wider:
         raise ConfigError(
             f"The decoder of '{checkpoint.path}' ({own}) cannot grow to {decoder}; name a configuration of a 'cached' decoder that has a greater "
-            f"pixel_dim, adds detail_channels or sets detail_reads_voxels, and is the same in everything else."
+            f"pixel_dim, adds detail_channels or detail_residual, or sets detail_reads_voxels, and is the same in everything else."
         )
 
 
@@ -76,7 +77,8 @@ def widened(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Tensor]:
     """The state of ``config``'s network that computes what ``checkpoint`` computes.
 
     New pixel features keep the random weights of a new network. Of an old one, weights from new channels are zero; of a prompt's
-    embedding, the rows of new pixel features are zero; of a convolution that reads voxels too, the weights from them.
+    embedding, the rows of new pixel features are zero; of a convolution that reads voxels too, the weights from them. A residual unit is new
+    as it is built: its last scale is zero.
     """
     fresh = build_model(config).state_dict()
     state = {name: checkpoint.state.get(name, value).clone() for name, value in fresh.items()}
