@@ -144,9 +144,8 @@ def _files(folder: Path, nested: bool) -> Iterable[Path]:
             seen += 1
             if seen > MAX_FILES:
                 raise InputError(f"'{folder}' has more than {MAX_FILES} files; give the folder of one study.")
-            path = Path(root, name)
-            if name.upper() != "DICOMDIR" and is_dicom_file(path):
-                yield path
+            if name.upper() != "DICOMDIR":
+                yield Path(root, name)
 
 
 def _choose(found: list[list[_Header]], uid: str | None, path: Path) -> list[_Header]:
@@ -176,7 +175,8 @@ def _listed(found: list[list[_Header]]) -> str:
 
 
 def _known_header(path: Path) -> _Header | None:
-    """The header of a file, read once a process while it has one size and date: each series of a flat folder asks for all of them."""
+    """The header of a file, None of what is no DICOM image; read once a process while it has one size and date, since each series of a flat folder
+    asks for all of them."""
     try:
         about = os.stat(path)
     except OSError:
@@ -186,7 +186,7 @@ def _known_header(path: Path) -> _Header | None:
 
 @functools.lru_cache(maxsize=MAX_FILES)
 def _header_of(path: str, size: int, date: int) -> _Header | None:
-    return _read_header(Path(path))
+    return _read_header(Path(path)) if is_dicom_file(Path(path)) else None
 
 
 def _read_header(path: Path) -> _Header | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ..errors import RefSAM3DError
 from .cases import Case, image_stem, slug
-from .inputs import known_series
 
 #: Names that mark a folder as the output of a batch; what lies in it is no input.
 OUTPUT_MARK = "batch.json"
@@ -75,8 +74,10 @@ def _may_be_dicom(name: str) -> bool:
 
 def _dicom_cases(folder: Path) -> tuple[list[Case], list[str]]:
     """One case per series that has files here. Name and key are pseudonyms, given later by :mod:`.pseudonyms`; until then the UID stands there."""
+    from ..dicom_series import list_series
+
     try:
-        series = known_series(folder)
+        series = list_series(folder)
     except RefSAM3DError as error:
         return [], [f"A DICOM folder was passed over: {error}"]
     found = []

@@ -140,7 +140,7 @@ def _cases(path: Path, root: Path | None, records: Iterable[tuple[str, dict[str,
                 segmentation=str(_inside(segmentation, folder, path, where, "segmentation")) if segmentation else "",
                 labels=tuple(values.get("labels", ())),
                 patient=str(values.get("patient") or ""),
-                modality=_modality(str(values.get("modality") or ""), path, where),
+                modality=modality_of(str(values.get("modality") or ""), path, where),
                 private=bool(values.get("series")) or _is_dicom(image),
             )
         )
@@ -156,7 +156,7 @@ def _is_dicom(image: Path) -> bool:
     return not image.is_file() or is_dicom_input(image)
 
 
-def _modality(text: str, path: Path, where: str) -> str:
+def modality_of(text: str, path: Path, where: str) -> str:
     """A value of ``Modality``, or "" where the list leaves it to the file."""
     name = {"": "", "pt": "pet", "mri": "mr", PER_CASE: ""}.get(text.strip().lower(), text.strip().lower())
     if name and name not in {m.value for m in Modality}:

@@ -23,7 +23,7 @@ from ..types import PromptResult, Volume
 from .cases import Case
 from .content_hash import hash_files, hash_mask
 from .folder_state import case_folder
-from .inputs import case_files, known_series
+from .inputs import case_files
 from .options import BatchOptions
 from .pictures import draw_structure, grey_window, write_pictures, write_thumbnail
 from .pseudonyms import hide_identity
@@ -100,7 +100,9 @@ def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: Batch
 
 def _refuse_several_series(case: Case) -> None:
     """In words of its own: the reader's would list the descriptions, which may name the patient."""
-    if not case.series and Path(case.image).is_dir() and (count := len(known_series(case.image))) > 1:
+    from ..volume_io import list_series
+
+    if not case.series and Path(case.image).is_dir() and (count := len(list_series(case.image))) > 1:
         raise InputError(f"The folder of this case holds {count} DICOM series, and the list does not say which one; fill in the column 'series' with its UID.")
 
 

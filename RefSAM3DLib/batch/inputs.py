@@ -2,52 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..dicom_series import MAX_FILES
 from ..errors import InputError
 from .cases import Case
 from .content_hash import detached_data, hash_files
-
-if TYPE_CHECKING:
-    from ..dicom_series import SeriesInfo
-
-#: Folders whose series are kept; the cases of one folder come one after the other.
-_FOLDERS_KEPT = 4
-_series: dict[str, tuple[tuple[tuple[str, int, int], ...], list[SeriesInfo]]] = {}
-
-
-def known_series(folder: Path | str) -> list[SeriesInfo]:
-    """Image series of a folder, whose headers are read once for all its cases, and again when a file there has another name, size or date."""
-    from ..volume_io import list_series
-
-    state = _listing(Path(folder))
-    known = _series.get(str(folder))
-    if known is None or known[0] != state:
-        known = (state, list_series(folder))
-        while len(_series) >= _FOLDERS_KEPT:
-            del _series[next(iter(_series))]
-        _series[str(folder)] = known
-    return known[1]
-
-
-def _listing(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            path = os.path.join(place, name)
-            try:
-                about = os.stat(path)
-            except OSError:
-                found.append((path, -1, -1))
-                continue
-            found.append((path, about.st_size, about.st_mtime_ns))
-            if len(found) > MAX_FILES:
-                return tuple(found)  # refused by the reader
-    return tuple(found)
 
 
 def case_files(case: Case) -> list[Path]:
@@ -57,10 +16,10 @@ def case_files(case: Case) -> list[Path]:
         raise InputError(f"The image '{path}' is not there any more; put it back or take the case off the list.")
     if not path.is_dir() and not path.is_file():
         raise InputError(f"The image '{path}' is no file but a pipe or a device; copy its content into a file.")
-    from ..volume_io import is_dicom_input
+    from ..volume_io import is_dicom_input, list_series
 
     if path.is_dir():
-        names = [name for series in known_series(path) if case.series in ("", series.uid) for name in series.files]
+        names = [name for series in list_series(path) if case.series in ("", series.uid) for name in series.files]
         if not names:
             raise InputError(f"The DICOM series '{case.series}' is not in '{path}' any more; put it back or take the case off the list.")
         return [Path(name) for name in names]

@@ -23,9 +23,6 @@ from .summary import collect_rows
 if TYPE_CHECKING:
     from ..text.vocabulary import Vocabulary
 
-#: Prompts that are told of before a batch; a list may have one per case.
-MAX_NOTES = 20
-
 
 def check_prompts(cases: Sequence[Case], options: BatchOptions) -> list[str]:
     """Sentences about prompts that the model does not know, before a night is spent on them. Reads the header of the weights alone, without torch.
@@ -34,6 +31,7 @@ def check_prompts(cases: Sequence[Case], options: BatchOptions) -> list[str]:
         PromptError: a prompt of the command cannot be read, or no prompt of any case is known and unknown ones are not drawn.
     """
     from ..text.prompts import check_prompt, resolve
+    from ..text.unknown_prompts import MOST_TOLD, refuse_unknown, unknown_note
 
     for prompt in options.prompts:
         check_prompt(prompt)
@@ -52,15 +50,12 @@ def check_prompts(cases: Sequence[Case], options: BatchOptions) -> list[str]:
             continue
         anything_known |= any(answer.status is PromptStatus.KNOWN for answer in answers)
         for answer in answers:
-            if answer.status is not PromptStatus.KNOWN:
-                near = f"; did you mean {' or '.join(map(repr, answer.suggestions[:3]))}?" if answer.suggestions else "."
-                then = "is drawn because of --allow-unknown" if options.allow_unknown else "is not drawn"
-                notes[answer.prompt] = f"Prompt '{answer.prompt}' {of} is {'close to a known name' if answer.suggestions else 'unknown'} and {then}{near}"
+            if note := unknown_note(answer, options.allow_unknown, of):
+                notes[answer.prompt] = note
     if count and not anything_known and not options.allow_unknown:
-        more = f" (and {len(notes) - MAX_NOTES} more)" if len(notes) > MAX_NOTES else ""
-        raise PromptError(f"The model knows none of the prompts, so nothing would be drawn: {' '.join([*notes.values()][:MAX_NOTES])}{more}")
-    told = list(notes.values())[:MAX_NOTES]
-    return [*told, f"{len(notes) - MAX_NOTES} more prompts are not known."] if len(notes) > MAX_NOTES else told
+        refuse_unknown([*notes.values()])
+    told = list(notes.values())[:MOST_TOLD]
+    return [*told, f"{len(notes) - MOST_TOLD} more prompts are not known."] if len(notes) > MOST_TOLD else told
 
 
 def _vocabulary(options: BatchOptions) -> Vocabulary | None:

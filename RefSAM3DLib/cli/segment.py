@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Check everything that can be wrong, compute, write, print the table."""
     from ..roi import Region
     from ..text.prompts import check_prompt
+    from ..text.unknown_prompts import refuse_unknown, unknown_note
     from ..volume_io import load_volume
 
     started = time.monotonic()
@@ -69,18 +70,17 @@ def run(args: argparse.Namespace) -> int:
     roi = region.box(volume.geometry) if region else None
     engine = make_engine(args.model, args.adapter, args.device)
     resolved: Sequence[ResolvedPrompt] = engine.resolve(args.prompt)
+    if not args.allow_unknown and all(prompt.status is not PromptStatus.KNOWN for prompt in resolved):
+        refuse_unknown([unknown_note(prompt, args.allow_unknown) for prompt in resolved])
     if not args.quiet:
         _announce(volume, resolved, args.allow_unknown)
 
-    source: Any = volume
-    embedded = 0.0
     with ProgressBar(args.quiet) as bar:
-        if args.allow_unknown or any(prompt.status is PromptStatus.KNOWN for prompt in resolved):
-            clock = time.monotonic()
-            bar.part("1/2 ")
-            source = engine.embed(volume, progress=bar)
-            embedded = time.monotonic() - clock
-            bar.part("2/2 ")
+        clock = time.monotonic()
+        bar.part("1/2 ")
+        source = engine.embed(volume, progress=bar)
+        embedded = time.monotonic() - clock
+        bar.part("2/2 ")
         clock = time.monotonic()
         results: list[PromptResult] = engine.segment(
             source, args.prompt, progress=bar, probability=bool(args.probability), allow_unknown=args.allow_unknown, roi=roi
@@ -128,16 +128,14 @@ def _check_formats(args: argparse.Namespace, volume: Volume) -> None:
 
 def _announce(volume: Volume, resolved: Sequence[ResolvedPrompt], allow_unknown: bool) -> None:
     """Say how image and prompts were understood, before the waiting begins."""
+    from ..text.unknown_prompts import unknown_note
+
     size = " x ".join(map(str, volume.geometry.shape_dhw[::-1]))
     spacing = " x ".join(f"{s:.3g}" for s in volume.geometry.spacing_xyz_mm)
     modality = f"{volume.modality.value} ({volume.modality_source})" if volume.modality else "of unknown modality"
     sys.stderr.write(f"Image: {size} voxels, {spacing} mm, {modality}\n")
-    for prompt in resolved:
-        if prompt.status is PromptStatus.KNOWN:
-            continue
-        near = f"; did you mean {' or '.join(repr(name) for name in prompt.suggestions[:3])}?" if prompt.suggestions else ""
-        then = "is drawn because of --allow-unknown" if allow_unknown else "is not drawn"
-        sys.stderr.write(f"Prompt '{prompt.prompt}' is {'close to a known name' if near else 'unknown'} and {then}{near}\n")
+    for note in filter(None, (unknown_note(prompt, allow_unknown) for prompt in resolved)):
+        sys.stderr.write(f"{note}\n")
 
 
 def _without_repeats(results: Sequence[PromptResult]) -> tuple[list[PromptResult], list[str]]:

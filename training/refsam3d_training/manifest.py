@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from RefSAM3DLib.batch.case_lists import _modality as modality_of
+from RefSAM3DLib.batch.case_lists import modality_of
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.types import Volume
 from RefSAM3DLib.volume_io import load_volume

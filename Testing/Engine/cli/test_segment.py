@@ -65,13 +65,16 @@ def test_quiet_prints_nothing(tmp_path: Path, image: Path, engine: FakeEngine, c
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_unknown_prompt_costs_no_encoding_unless_it_is_asked_for(tmp_path: Path, image: Path, engine: FakeEngine):
+def test_nothing_is_computed_or_written_where_no_prompt_is_known_unless_it_is_asked_for(tmp_path: Path, image: Path, engine: FakeEngine, capsys):
     command = ["segment", str(image), "-p", "liver", "-o", str(tmp_path / "o.seg.nrrd"), "--overwrite"]
-    assert main(command) == 0
-    assert engine.calls == ["segment"]
-    assert read_segmentation(tmp_path / "o.seg.nrrd")[0] == []
+    assert main(command) == 1
+    assert "knows no such structure, so nothing would be drawn: Prompt 'liver' is unknown and is not drawn." in capsys.readouterr().err
+    assert engine.calls == []
+    assert files(tmp_path) == [image.name]
+    assert main([*command, "-p", "spleen"]) == 1
+    assert "knows none of the prompts" in capsys.readouterr().err
     assert main([*command, "--allow-unknown"]) == 0
-    assert engine.calls[1:] == ["embed", "segment"]
+    assert engine.calls == ["embed", "segment"]
 
 
 def test_a_dicom_series_becomes_a_dicom_seg(tmp_path: Path, engine: FakeEngine, capsys):
