@@ -14,6 +14,7 @@ from refsam3d_training.evaluation.calibrate import EMPTY, fit_confidence, fit_th
 from refsam3d_training.evaluation.case_record import THRESHOLDS
 from refsam3d_training.evaluation.journal import Journal
 from refsam3d_training.evaluation.probes import PAINTED, absent_names, cut_views, painted_view, presence_logits
+from refsam3d_training.evaluation.report import write_page
 from refsam3d_training.evaluation.summary import by_verdict, paraphrases, presence, prompt_use
 from refsam3d_training.export import calibration_sha256, tensors_sha256
 from refsam3d_training.manifest import Manifest
@@ -48,6 +49,10 @@ def test_evaluate_writes_everything_and_names_no_case_in_its_summary(evaluated):
     assert 0 <= summary["composites"]["left and right parotid glands"]["mean"] <= 1
     assert (folder / "reliability.png").read_bytes()[:4] == b"\x89PNG"
     assert "<h2>Worst cases</h2>" in (folder / "evaluation.html").read_text()
+    page = folder / "with_adapter.html"
+    write_page(page, {**summary, "model": {**summary["model"], "adapter": "<site>.safetensors"}}, [])
+    assert ", adapter &lt;site&gt;.safetensors, " in page.read_text()
+    assert "adapter" not in (folder / "evaluation.html").read_text()
     with open(folder / "evaluation.csv", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert {r["case"] for r in rows} == {"phantoms_ct/p52", "phantoms_ct/p53"}

@@ -44,7 +44,7 @@ class BaselineConfig:
     Attributes:
         steps: most steps, and the length of the cosine. least_steps: before them it never stops (a small organ's score stays at
             zero for a while, which is no plateau). patience: validations without a better score before it stops.
-        bf16: half precision while training, on devices that have it; what is scored is read in full precision.
+        bf16: half precision while training, on devices that have it; what is scored at the end is read in full precision.
         validate_cases: evenly spaced cases of the validation list that are looked at while training.
     """
 
@@ -206,7 +206,8 @@ class Baseline:
         every = max(1, -(-len(self.validation) // self.config.validate_cases))
         for case in self.validation[::every]:
             values = torch.stack([((case.fine.values.float() - lo) / (hi - lo) * 2 - 1).clamp(-1, 1) for lo, hi in case.windows])
-            masks = self.logits(values, self.average, overlap=0.25) > 0
+            with half_precision(self.config.bf16):
+                masks = self.logits(values, self.average, overlap=0.25) > 0
             for value, name in case.known.items():
                 truth = case.fine.labels == value
                 if truth.any() and name in self.grid.structures:

@@ -163,7 +163,7 @@ def _materialised(entry: dict[str, Any], output: Path) -> dict[str, Any]:
 
 
 def write_mosaic(path: Path, manifest: Manifest, left_out: set[str]) -> None:
-    """The fullest axial slice of up to ``SHOWN`` cases, labels in colour."""
+    """The fullest axial slice of up to ``SHOWN`` cases, labels in colour, the patient's right and left marked."""
     from PIL import Image, ImageDraw
 
     import SimpleITK as sitk  # isort: skip
@@ -189,5 +189,7 @@ def write_mosaic(path: Path, manifest: Manifest, left_out: set[str]) -> None:
         at = (number % columns * EDGE, number // columns * (EDGE + 14))
         sheet.paste(Image.fromarray(rgb.astype(np.uint8)).resize((EDGE, EDGE), Image.Resampling.NEAREST), (at[0], at[1] + 14))
         pen.text((at[0] + 2, at[1]), case.name.split("/")[-1][:30], fill=(255, 255, 255))
+        for letter, x in (("R", 2), ("L", EDGE - 9)):  # as in the working orientation: a wrong header or exchanged sides are seen by them
+            pen.text((at[0] + x, at[1] + 14 + EDGE // 2 - 6), letter, fill=(255, 255, 0))
     with write_aside(path, overwrite=True) as aside:
         sheet.save(aside)

@@ -108,8 +108,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def _paragraph(summary: dict[str, Any]) -> str:
     cases = ", ".join(f"{k}: {v}" for k, v in summary["cases"].items())
+    adapter = f", adapter {_text(name)}" if (name := summary["model"].get("adapter")) else ""
     return (
-        f"<p class='note'>weights {_text(summary['model']['sha256'][:12])}, {_text(summary['device'])}; cases {_text(cases)}. Intervals are 95 % over "
+        f"<p class='note'>weights {_text(summary['model']['sha256'][:12])}{adapter}, {_text(summary['device'])}; cases {_text(cases)}. Intervals are 95 % over "
         "patients (bootstrap). Not for diagnosis.</p>"
     )
 
