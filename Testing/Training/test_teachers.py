@@ -8,7 +8,7 @@ from refsam3d_training.config import DomainShare
 from refsam3d_training.excluded import model_without
 from refsam3d_training.export import load_state
 from refsam3d_training.losses import soft_dice_loss, weighted_cross_entropy
-from refsam3d_training.model_card import card_markdown, make_card
+from refsam3d_training.model_card import card_markdown, hours_of, make_card
 from refsam3d_training.setup_run import make_baseline, make_trainer
 from refsam3d_training.teachers import load_teachers, soft_target_loss
 
@@ -120,6 +120,8 @@ def test_the_card_names_the_teacher(taught):
     assert json.loads((taught.folder / "config.json").read_text())["teachers"] == stored["teachers"]
     card = make_card([], state, stored, None, "0" * 64, {}, "cores")
     assert card["training"]["teachers"][0]["grid"] == "head_neck"
+    assert hours_of({"hours": 1.5, "teachers": [{"hours": 0.5}, {"hours": 0.25}]}) == 2.25
+    assert card["training"]["hours_in_all"] == pytest.approx(hours_of(card["training"]), abs=0.01)
     assert "Soft masks of a DynUNet of the same training cases (head_neck, 2 filters, 2 steps" in card_markdown("tiny", card, "0" * 64, 1)
 
 

@@ -18,7 +18,7 @@ from RefSAM3DLib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from RefSAM3DLib.errors import CheckpointError, ConfigError
 
 from .export import tensors_sha256
-from .model_card import card_markdown, limits_of
+from .model_card import card_markdown, hours_of, limits_of
 
 
 def average(models: Sequence[Path], output: Path, shares: Sequence[float] | None = None, overwrite: bool = False) -> dict[str, Any]:
@@ -89,10 +89,10 @@ def _hours(card: dict[str, Any]) -> float:
 def _runs(file: Checkpoint) -> dict[str, float]:
     """Hours of every training that went into a model, by a hash of the weights that came out of it (the file's, where it tells no other)."""
     training = file.card.get("training", {})
-    runs = {_key(file.card.get("tensors_sha256"), file.sha256): float(training.get("hours", 0.0))}
+    runs = {_key(file.card.get("tensors_sha256"), file.sha256): hours_of(training)}
     while start := training.get("started_from"):
         training = start.get("training", {})
-        runs[_key(start.get("tensors_sha256"), start.get("sha256", ""))] = float(training.get("hours", 0.0))
+        runs[_key(start.get("tensors_sha256"), start.get("sha256", ""))] = hours_of(training)
     return runs
 
 

@@ -85,7 +85,7 @@ def make_card(
     if origin is not None:
         training["started_from"] = origin
     card["limits"] = limits_of(training, card["data"])
-    training["hours_in_all"] = round(training["hours"] + hours_before(training), 2)
+    training["hours_in_all"] = round(hours_of(training) + hours_before(training), 2)
     if power_watts is not None:
         training["power_watts_assumed"] = power_watts
         training["energy_kwh"] = round(training["hours_in_all"] * power_watts / 1000, 3)
@@ -114,6 +114,11 @@ def scores_for_card(scores: dict[str, Any], tensors: str, calibration: Mapping[s
         "centred_ellipsoid": scores.get("centred_ellipsoid", {}), "seconds_per_case": scores["seconds_per_case"], "device": scores["device"],
         "painted_over": presence.get("painted_over"), "dice_by_verdict": scores.get("dice_by_verdict", {}),
     }  # fmt: skip
+
+
+def hours_of(training: Mapping[str, Any]) -> float:
+    """Hours of one training and of the teachers that were trained for it."""
+    return float(training.get("hours", 0.0)) + sum(float(teacher["hours"]) for teacher in training.get("teachers", ()))
 
 
 def hours_before(training: dict[str, Any]) -> float:
