@@ -22,6 +22,7 @@ from RefSAM3DLib.text.wording import swap_sides
 from .cases import Case
 from .config import TrainConfig
 from .painting import VOID, paint
+from .unread import with_unread, without_its_name
 from .visible import MAY_BE_VISIBLE, SURELY_ABSENT
 
 #: Largest rotation about each axis, radians; the engine reads grids tilted up to 12 degrees along their own axes.
@@ -72,16 +73,18 @@ class TileSampler:
     """Tiles of a training set.
 
     Args:
-        cases: preprocessed cases of all grids. taught: structures that a grid has a teacher for.
+        cases: preprocessed cases of all grids. taught: structures that a grid has a teacher for. unread: words that the model does not know, see
+            ``unread``.
 
     Raises:
         InputError: no case shows what a share asks for.
     """
 
     def __init__(
-        self, cases: list[Case], config: TrainConfig, model: ModelConfig, vocabulary: Vocabulary, taught: Mapping[str, tuple[str, ...]] | None = None
-    ) -> None:
-        self.config, self.model, self.vocabulary, self.taught = config, model, vocabulary, taught or {}
+        self, cases: list[Case], config: TrainConfig, model: ModelConfig, vocabulary: Vocabulary, taught: Mapping[str, tuple[str, ...]] | None = None,
+        unread: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.config, self.model, self.vocabulary, self.taught, self.unread = config, model, vocabulary, taught or {}, unread
         self.by_grid = {g.name: [c for c in cases if c.grid == g.name] for g in model.grids}
         self.holding: dict[str, dict[str, list[Case]]] = {}
         for grid in model.grids:
@@ -227,11 +230,16 @@ class TileSampler:
             return name
         wordings = [name, *self.vocabulary.structure(name).synonyms]
         template = self.vocabulary.templates[rng.integers(len(self.vocabulary.templates))]
-        return template.format(wordings[rng.integers(len(wordings))])
+        text = template.format(wordings[rng.integers(len(wordings))])
+        return with_unread(rng, text, self.unread) if self.unread and rng.random() < self.config.unread_words else text
 
     def _absent_wording(self, rng: np.random.Generator, grid: GridConfig, case: Case) -> str:
         visible = MAY_BE_VISIBLE.get(case.grid, set()) | self.known_names[case.name]
         others = [n for g in self.model.grids if g.name != grid.name for n in g.structures if n not in visible]
+        if self.unread and rng.random() < self.config.unread_words:
+            names = [*grid.structures, *self.vocabulary.distractors]
+            template = self.vocabulary.templates[rng.integers(len(self.vocabulary.templates))]
+            return template.format(without_its_name(rng, names[rng.integers(len(names))], self.unread))
         if others and rng.random() < 0.4:
             return self.wording(rng, others[rng.integers(len(others))])
         absent = SURELY_ABSENT.get(case.grid)

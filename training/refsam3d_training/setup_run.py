@@ -23,6 +23,7 @@ from .loop import Trainer
 from .sampling import TileSampler
 from .structure_losses import structure_losses
 from .teachers import Teachers, load_teachers
+from .unread import unread_words
 
 if TYPE_CHECKING:
     from .baseline import Baseline
@@ -45,13 +46,13 @@ def tokenizer_for(model: str, vocabulary: Vocabulary) -> PromptTokenizer:
 
 
 def tokens_of(vocabulary: Vocabulary) -> list[int]:
-    """CLIP tokens worth a row: every word of every wording, template and distractor.
+    """CLIP tokens worth a row: every word of every trained wording, template and distractor.
 
-    Held-out wordings keep their tokens too (never trained in those wordings), since most of their words occur elsewhere.
+    Not those of held-out wordings alone: a row that training never reaches is noise, where the unknown word's was trained (see ``unread``).
     """
-    texts: list[str] = [t.replace("{}", " ") for t in (*vocabulary.templates, *vocabulary.held_out_templates)]
+    texts: list[str] = [t.replace("{}", " ") for t in vocabulary.templates]
     for structure in vocabulary.structures:
-        texts += [structure.name, *structure.synonyms, *structure.held_out]
+        texts += [structure.name, *structure.synonyms]
     return kept_tokens([*texts, *vocabulary.distractors])
 
 
@@ -115,7 +116,8 @@ def make_trainer(config: TrainConfig, data: Path, folder: Path, device: str = "c
     model = model_without(complete, config.exclude_structures)
     teachers = load_teachers(config.teachers, model, config.bf16, device)
     write_config(config, model, folder, teachers)
-    sampler = TileSampler(cases_without(cases, config.exclude_structures), config, model, vocabulary, teachers.structures)
+    unread = unread_words(tokenizer) if config.unread_words else ()
+    sampler = TileSampler(cases_without(cases, config.exclude_structures), config, model, vocabulary, teachers.structures, unread)
     trainer = Trainer(config, model, tokenizer, sampler, folder, device, teachers=teachers)
     if config.validate_steps:
         held = training_cases(config, complete, data, cache, "validation", min(limit or config.validate_cases, config.validate_cases))

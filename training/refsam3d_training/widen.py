@@ -14,21 +14,25 @@ import torch
 from torch import Tensor
 
 from RefSAM3DLib.atomic import write_aside
-from RefSAM3DLib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from RefSAM3DLib.checkpoint import TOKEN_TABLE, Checkpoint, load_checkpoint, save_checkpoint
 from RefSAM3DLib.config import DecoderConfig, ModelConfig
 from RefSAM3DLib.errors import ConfigError
 from RefSAM3DLib.modeling.build import build_model
 from RefSAM3DLib.resources import named_config
+from RefSAM3DLib.text.tokenizer import RESERVED
+from RefSAM3DLib.text.vocabulary import Vocabulary
 
 from .export import tensors_sha256
 from .model_card import card_markdown, limits_of
+from .setup_run import tokens_of
 
 PIXELS, EMBEDDING, DETAIL = "pixel_path.pixels", "mask_embedding.layers.2", "pixel_path.detail.0.weight"
 SUB_POSITIONS = 8
 
 
 def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
-    """Write ``base`` with the decoder of a configuration (a name of ``Resources/Configs``, or a JSON file); calibration and scores stay, since the answers do.
+    """Write ``base`` with the decoder of a configuration (a name of ``Resources/Configs``, or a JSON file); calibration and scores stay, since the
+    answers do. Words that no training speaks lose their rows.
 
     Returns:
         sha256, bytes and new_parameters.
@@ -37,7 +41,7 @@ def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool =
         ConfigError: the configuration differs in more than ``pixel_dim``, ``detail_channels``, ``detail_reads_voxels`` and ``detail_residual``, or has no
             more of any.
     """
-    checkpoint = load_checkpoint(base)
+    checkpoint = spoken_words_alone(load_checkpoint(base))
     decoder = named_config(model).decoder
     config = dataclasses.replace(checkpoint.config, decoder=decoder)
     _check(checkpoint, decoder)
@@ -57,6 +61,22 @@ def widen(base: Path, model: str, output: Path, seed: int = 0, overwrite: bool =
         aside.write_text(card_markdown(config.name, card, sha256, size), encoding="utf-8")
     new = sum(v.numel() for v in state.values()) - sum(v.numel() for v in checkpoint.state.values())
     return {"sha256": sha256, "bytes": size, "new_parameters": new}
+
+
+def spoken_words_alone(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint without rows for words of held-out wordings alone: training goes on with the words that it speaks."""
+    tokens = checkpoint.tokens
+    if not tokens or TOKEN_TABLE not in checkpoint.state:
+        return checkpoint
+    spoken = {*tokens_of(checkpoint.vocabulary), *tokens_of(Vocabulary.default())}
+    rows = [i for i, token in enumerate(tokens) if token in spoken]
+    table = checkpoint.state[TOKEN_TABLE]
+    kept = torch.cat([table[:RESERVED], table[[RESERVED + i for i in rows]]])
+    text = dataclasses.replace(checkpoint.config.text, vocab_size=len(kept))
+    return dataclasses.replace(
+        checkpoint, config=dataclasses.replace(checkpoint.config, text=text), state={**checkpoint.state, TOKEN_TABLE: kept},
+        tokens=tuple(tokens[i] for i in rows),
+    )  # fmt: skip
 
 
 def _check(checkpoint: Checkpoint, decoder: DecoderConfig) -> None:
