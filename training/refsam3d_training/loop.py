@@ -98,7 +98,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model: RefSAM3D = (initial if initial is not None else build_model(model_config)).to(device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
         self.objective = distributed.wrapped(BatchObjective(self.model, config, model_config, tokenizer, device, teachers))
         self.step = 0
         self.seconds = 0.0
