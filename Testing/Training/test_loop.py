@@ -1,6 +1,7 @@
 """The loop: resumable to the step, the same on several processes, and stopped by a loss that is no number."""
 
 import json
+import time
 import os
 import subprocess
 import sys
@@ -148,6 +149,7 @@ def test_scalars_are_written_while_it_trains_and_a_resumed_run_hides_what_a_kill
     with LiveScalars(tmp_path, 0) as live:
         for step in (2, 4):
             live.add(step, {"loss": step / 10})
+    time.sleep(1.1)  # TensorBoard orders files by their second, and within one by a number as text: "10" before "9"
     with LiveScalars(tmp_path, 2) as live:  # step 4 was lost by a kill, and is taken again
         live.add(4, {"loss": 0.9})
     assert scalars(tmp_path)["loss"] == [(2, 0.2), (4, 0.9)]
