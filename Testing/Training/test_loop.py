@@ -1,10 +1,10 @@
 """The loop: resumable to the step, the same on several processes, and stopped by a loss that is no number."""
 
 import json
-import time
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
