@@ -41,6 +41,7 @@ class TrainConfig:
             a coarse view) stayed below probability 0.005 after 3900 steps while the fine pass drew it.
         absent_prompts: names per tile that are not in the image.
         unread_words: share of the wordings that get words which the model does not know, and of the absent names that are such words (see ``unread``).
+        reworded: share of the wordings whose words come in another order, with neutral ones among them (see ``rewording``).
         exclude_structures: never asked, never contoured: the vocabulary of the run lacks them (see ``excluded``).
         teachers: run folders of ``baseline``, one per grid at most: their soft masks are additional targets of the fine tiles (see ``teachers``).
             teacher_weight: of that loss, beside 1 for the labels'.
@@ -67,6 +68,7 @@ class TrainConfig:
     coarse_weight: float = 0.5
     absent_prompts: int = 2
     unread_words: float = 0.0
+    reworded: float = 0.0
     augment: bool = True
     checkpoint_minutes: float = 3.0
     exclude_structures: tuple[str, ...] = field(default_factory=tuple)

@@ -22,6 +22,7 @@ from RefSAM3DLib.text.wording import swap_sides
 from .cases import Case
 from .config import TrainConfig
 from .painting import VOID, paint
+from .rewording import Rewording
 from .unread import with_unread, without_its_name
 from .visible import MAY_BE_VISIBLE, SURELY_ABSENT
 
@@ -85,6 +86,7 @@ class TileSampler:
         unread: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.config, self.model, self.vocabulary, self.taught, self.unread = config, model, vocabulary, taught or {}, unread
+        self.rewording = Rewording(vocabulary)
         self.by_grid = {g.name: [c for c in cases if c.grid == g.name] for g in model.grids}
         self.holding: dict[str, dict[str, list[Case]]] = {}
         for grid in model.grids:
@@ -230,8 +232,13 @@ class TileSampler:
             return name
         wordings = [name, *self.vocabulary.structure(name).synonyms]
         template = self.vocabulary.templates[rng.integers(len(self.vocabulary.templates))]
-        text = template.format(wordings[rng.integers(len(wordings))])
+        text = self._spoken(rng, wordings[rng.integers(len(wordings))], template)
         return with_unread(rng, text, self.unread) if self.unread and rng.random() < self.config.unread_words else text
+
+    def _spoken(self, rng: np.random.Generator, wording: str, template: str) -> str:
+        if self.config.reworded and rng.random() < self.config.reworded:
+            return self.rewording(rng, wording, template)
+        return template.format(wording)
 
     def _absent_wording(self, rng: np.random.Generator, grid: GridConfig, case: Case) -> str:
         visible = MAY_BE_VISIBLE.get(case.grid, set()) | self.known_names[case.name]
@@ -247,7 +254,7 @@ class TileSampler:
         names = [n for n in unlabelled if absent is None or n in absent] or unlabelled or self.vocabulary.distractors
         name = names[rng.integers(len(names))]
         template = self.vocabulary.templates[rng.integers(len(self.vocabulary.templates))]
-        return name if rng.random() < CANONICAL_WORDING else template.format(name)
+        return name if rng.random() < CANONICAL_WORDING else self._spoken(rng, name, template)
 
 
 def _cut(rng: np.random.Generator, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
