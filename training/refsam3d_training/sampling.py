@@ -32,7 +32,7 @@ SCALE_RANGE = (0.85, 1.2)
 #: Share of fine tiles of a large volume that are centred near a structure (the rest anywhere).
 NEAR_STRUCTURE = 0.8
 #: Share of coarse views that lose a part of the field of view along D, so that trained structures are absent.
-CUT_VIEW = 0.35
+CUT_VIEW = 0.5
 CANONICAL_WORDING = 0.25
 #: Structures that are the union of others, where all of these are known.
 COMPOSITES = {"hippocampus": ("anterior hippocampus", "posterior hippocampus")}
