@@ -11,7 +11,7 @@ import numpy as np
 from RefSAM3DLib.text.vocabulary import Vocabulary
 from RefSAM3DLib.text.wording import normalise
 
-#: Words that say nothing of which structure is meant. All of them are spoken by trained wordings or templates of some structure alone.
+#: Words that say nothing of which structure is meant. Each has a row, from a template or from the wordings of a few structures.
 NEUTRAL = ("region", "structure", "organ", "whole", "entire", "patient", "scan", "image", "of", "the", "in", "this")
 #: The most of them that a wording gets.
 MOST_NEUTRAL = 3
