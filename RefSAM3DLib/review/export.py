@@ -189,7 +189,7 @@ def _without_overlaps(case: str, masks: dict[str, np.ndarray], rank: dict[str, t
     """Structures that fit into one label map; of two that overlap much the one painted first (unedited, larger) is left out."""
     kept: list[str] = []
     for structure in sorted(masks, key=lambda s: rank[s], reverse=True):
-        rival = next((k for k in kept if _overlap(masks[structure], masks[k]) > MAX_OVERLAP), None)
+        rival = next((k for k in kept if overlap(masks[structure], masks[k]) > MAX_OVERLAP), None)
         if rival is None:
             kept.append(structure)
         else:
@@ -197,7 +197,8 @@ def _without_overlaps(case: str, masks: dict[str, np.ndarray], rank: dict[str, t
     return kept
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Share of the smaller mask that lies in the other one."""
     smaller = min(int(a.sum()), int(b.sum()))
     return float((a & b).sum()) / smaller if smaller else 0.0
 

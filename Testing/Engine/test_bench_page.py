@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 BENCH = Path(__file__).resolve().parents[2] / "Testing" / "Performance"
@@ -22,14 +23,16 @@ def _bench_on_path() -> Iterator[None]:
 
 def round_of(first: float, following: float, above: float = 400.0, **facts: Any) -> dict[str, Any]:
     """What a child of ours prints."""
-    times = {"first": first, "eight_cached": 8 * following, "eight_missing": 2 * first, "absent": first / 3}
+    times = {"first": first, "eight_cached": 8 * following, "eight_missing": 2 * first, "absent": first / 3, "absent_elsewhere": first / 4}
     times |= {f"next_{tiles}:{s}": following * (1 if tiles == "cached" else 20) for tiles in ("missing", "cached") for s in STRUCTURES}
     new = {("missing", "larynx"): 4, ("missing", "mandible"): 4}
     rows = [{"structure": s, "tiles": tiles, "new_tiles": new.get((tiles, s), 0)} for tiles in ("missing", "cached") for s in STRUCTURES]
     return {
         "times": {label: {"wall_s": value, "cpu_s": 2 * value} for label, value in times.items()},
         "facts": {"import_s": 0.001, "ready_s": 2.0, "cancel_gap_s": 0.4, "cache_mb": 100.0, "first_tiles": 10, "next": rows,
-                  "memory": {"peak_mb": 1000.0, "above_mb": above}, "absent": {"verdict": "absent", "fine_tiles": 0}, **facts},
+                  "memory": {"peak_mb": 1000.0, "above_mb": above},
+                  "absent": {"structure": "esophagus", "verdict": "absent", "fine_tiles": 0},
+                  "absent_elsewhere": {"structure": "sarcoma", "verdict": "absent", "fine_tiles": 0}, **facts},
         "calibration_gflops": [100.0, 120.0], "load": [0.5, 0.5, 0.5],
     }  # fmt: skip
 
@@ -68,13 +71,14 @@ def values() -> dict[str, Any]:
 def met(values: dict[str, Any]) -> dict[str, bool | None]:
     from metrics import table
 
-    return {f"{m.key} {m.name}" if m.key in ("G", "T5") else m.key: m.met for m in table(values)}
+    return {f"{m.key} {m.name}" if m.key in ("G", "T5", "T6") else m.key: m.met for m in table(values)}
 
 
 def test_targets_follow_from_the_numbers(values: dict[str, Any]) -> None:
     found = met(values)
-    assert [found[k] for k in ("T1", "T2", "T3", "T4", "T6", "T7", "T8", "T9", "T10", "T11", "T12")] == [True] * 11
+    assert [found[k] for k in ("T1", "T2", "T3", "T4", "T7", "T8", "T9", "T10", "T11", "T12")] == [True] * 10
     assert found["T5 first prompt, reference volume, default checkpoint"] is True
+    assert [v for k, v in found.items() if k.startswith("T6 ")] == [True, True]
     assert found["T5 first prompt, reference volume, ViT-B size"] is None
     assert found["G Folded: difference"] is True
     assert found["G coarse look holds the whole structure (phantoms, >= 10 mm)"] is False
@@ -86,7 +90,8 @@ def test_targets_follow_from_the_numbers(values: dict[str, Any]) -> None:
     [
         ("T2", lambda c: [c["times"][f"next_cached:{s}"].update(wall_median_s=0.4) for s in STRUCTURES]),
         ("T3", lambda c: c["times"]["next_cached:larynx"].update(wall_median_s=0.6)),
-        ("T6", lambda c: c["facts"]["absent"].update(fine_tiles=2)),
+        ("T6 absent structure that is missing where its place is in view", lambda c: c["facts"]["absent"].update(fine_tiles=2)),
+        ("T6 absent structure of another part of the body", lambda c: c["facts"]["absent_elsewhere"].update(verdict="present")),
         ("T7", lambda c: c["facts"].update(cache_mb=300.0)),
         ("T8", lambda c: c["times"]["eight_cached"].update(wall_median_s=3.0)),
         ("T9", lambda c: c["facts"]["memory"].update(above_mb=40000.0)),
@@ -138,3 +143,39 @@ def test_a_stopped_run_goes_on_and_failures_are_tried_again(tmp_path: Path) -> N
     assert again.get(("r", "cpu", "own", "128", 2), child("print('{\"x\": 1}')"))["x"] == 1
     assert again.get(("other", "cpu", "own", "128", 0), child("print('{\"x\": 2}')"))["x"] == 2
     assert set(Journal(path).done) >= {("r", "cpu", "own", "128", 1), ("other", "cpu", "own", "128", 0)}
+
+
+def test_a_run_of_some_minutes_begins_nothing_later_but_the_smallest_volumes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
+    import run
+    import volumes
+
+    clock = [0.0]
+    asked: list[tuple[Any, ...]] = []
+
+    class Journal:
+        """A child takes two minutes."""
+
+        done: ClassVar[dict[tuple[Any, ...], Any]] = {}
+
+        def get(self, key: tuple[Any, ...], work: list[str]) -> dict[str, Any]:
+            if key not in self.done:
+                asked.append(key[2:])
+                clock[0] += 120
+                self.done[key] = round_of(1.0, 0.1)
+            return self.done[key]
+
+    monkeypatch.setattr(run, "MODES", {"full": [("own", "128", 2), ("own", "512", 2), ("voxtell", "128", 1), ("voxtell", "512", 1)]})
+    monkeypatch.setattr(run, "STUDIES", {})
+    monkeypatch.setattr(run.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(run, "python_of", lambda environment: "python")
+    monkeypatch.setattr(run, "revision", lambda contestant="own": "r")
+    monkeypatch.setattr(volumes, "ensure", lambda name: None)
+    monkeypatch.setattr(volumes, "load", lambda name: volumes.Stored(np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), [], (1.0, 1.0, 1.0), []))
+    names = (["128", "512"], ["own", "voxtell"])
+    values = run.run("full", "cpu", Journal(), *names, minutes=3)
+    assert asked == [("own", "128", 0), ("own", "512", 0), ("voxtell", "128", 0)]
+    assert {(c["contestant"], c["volume"]) for c in values["cells"]} == {("own", "128"), ("own", "512"), ("voxtell", "128")}
+    assert "3 rounds were left out after 3 minutes" in capsys.readouterr().err
+    values = run.run("full", "cpu", Journal(), *names)
+    assert len(asked) == len(set(asked)) == 6
+    assert {c["rounds"] for c in values["cells"] if c["contestant"] == "own"} == {2}

@@ -48,7 +48,7 @@ def main() -> int:
     rows = []
     for path in args.models:
         engine = RefSAM3DEngine.from_checkpoint(path, "cpu")
-        scores: dict[str, dict[str, list[float]]] = {"whole": {}, "cut": {}}
+        scores: dict[str, dict[str, list[tuple[float, str]]]] = {"whole": {}, "cut": {}}
         for case in cases:
             volume = case.volume()
             truth = case.truth(volume)
@@ -60,9 +60,10 @@ def main() -> int:
                 matrix[:3, 3] += matrix[:3, :3] @ corner[::-1]
                 image = Volume(array, type(volume.geometry)(array.shape, matrix), volume.modality, "file")
                 for result in engine.segment(image, list(truth)):
-                    scores[kind].setdefault(result.resolved, []).append(dice(result.mask, truth[result.resolved][part]))
+                    scores[kind].setdefault(result.resolved, []).append((dice(result.mask, truth[result.resolved][part]), case.name))
             engine.release()
-        told = {kind: {name: described(values) for name, values in by_name.items()} for kind, by_name in scores.items()}
+        # The cuts of one image are no independent draws.
+        told = {kind: {name: described(*zip(*rows, strict=True)) for name, rows in by_name.items()} for kind, by_name in scores.items()}
         rows.append({"model": path.name, "tensors_sha256": engine.model_card.get("tensors_sha256"), **told})
         sys.stdout.write(json.dumps(rows[-1]) + "\n")
     args.output.write_text(json.dumps({"voxels": args.voxels, "cases": len(cases), "models": rows}, indent=1) + "\n", encoding="utf-8")

@@ -113,11 +113,11 @@ def _own(values: Values) -> list[Metric]:
     here = cell(values, "own", REFERENCE)
     specs = {
         "T2": ("next prompt / own first prompt", "<= 2 %"), "T3": ("next prompt, reference volume", "<= 0.5 s"),
-        "T5": ("first prompt, reference volume, default checkpoint", "<= 10 s"), "T6": ("absent structure", "<= 3 s, no fine tile"),
+        "T5": ("first prompt, reference volume, default checkpoint", "<= 10 s"),
         "T7": ("memory above the volume; image kept", "<= 1.5 GB; <= 250 MB"), "T8": ("8 prompts / 1 prompt", "<= 1.15"),
     }  # fmt: skip
     if here is None:
-        return [_missing(key, *spec) for key, spec in specs.items()]
+        return [*(_missing(key, *spec) for key, spec in specs.items()), *_absent(None)]
     first = seconds(here, "first")
     kept, new = (next_seconds(here, tiles) for tiles in ("cached", "missing"))
     facts, eight = here["facts"], (seconds(here, "eight_cached") if "eight_cached" in here["times"] else None)
@@ -131,11 +131,7 @@ def _own(values: Values) -> list[Metric]:
     name, target = "first prompt, reference volume, ViT-B size", "<= 45 s"
     slow = None if large is None else seconds(large, "first")
     rows.append(_missing("T5", name, target) if slow is None else Metric("T5", name, target, f"{slow:.1f} s", slow <= 45))
-    if "absent" in facts:
-        spent, tiles, verdict = seconds(here, "absent"), facts["absent"]["fine_tiles"], facts["absent"]["verdict"]
-        rows.append(_row("T6", specs, f"{spent:.1f} s, {tiles} fine tiles, verdict {verdict}", spent <= 3 and tiles == 0 and verdict == "absent"))
-    else:
-        rows.append(_missing("T6", *specs["T6"]))
+    rows += _absent(here)
     above, cache = facts["memory"]["above_mb"], facts["cache_mb"]
     rows.append(_row("T7", specs, f"{above / 1024:.2f} GB; {cache:.0f} MB", above <= 1536 and cache <= 250))
     if eight is None or "eight_missing" not in here["times"]:
@@ -143,6 +139,20 @@ def _own(values: Values) -> list[Metric]:
     else:
         share = (first + eight * 7 / 8) / first
         rows.append(_row("T8", specs, f"{share:.2f} with the tiles kept; {seconds(here, 'eight_missing') / first:.2f} where tiles are missing", share <= 1.15))
+    return rows
+
+
+def _absent(here: Values | None) -> list[Metric]:
+    """T6, for a structure of another part of the body and for one that is missing in its place: the coarse look follows the place."""
+    rows = []
+    for label, what in (("absent_elsewhere", "of another part of the body"), ("absent", "that is missing where its place is in view")):
+        name, target = f"absent structure {what}", "<= 3 s, no fine tile"
+        if here is None or label not in here["facts"]:
+            rows.append(_missing("T6", name, target))
+            continue
+        spent, tiles, verdict = seconds(here, label), here["facts"][label]["fine_tiles"], here["facts"][label]["verdict"]
+        text = f"{here['facts'][label]['structure']}: {spent:.1f} s, {tiles} fine tiles, verdict {verdict}"
+        rows.append(Metric("T6", name, target, text, spent <= 3 and tiles == 0 and verdict == "absent"))
     return rows
 
 

@@ -148,7 +148,7 @@ class Gaps:
 
 
 def contest(variant: str, name: str, meter: Meter, engine: RefSAM3DEngine) -> dict[str, Any]:
-    """First prompt, next prompts (tiles missing, tiles cached), eight prompts, an absent one; facts beside the times."""
+    """First prompt, next prompts (tiles missing, tiles cached), eight prompts, absent ones; facts beside the times."""
     stored = volumes.load(name)
     volume = volume_of(stored)
     if variant == "own-vit_b":
@@ -178,10 +178,16 @@ def contest(variant: str, name: str, meter: Meter, engine: RefSAM3DEngine) -> di
     engine.release()
     meter.timed("eight_missing", lambda: engine.segment(volume, EIGHT))
     if volumes.ABSENT not in stored.present() and name != "real":  # what is not contoured in the real CT is unknown, not absent
-        engine.release()
-        result = meter.timed("absent", lambda: engine.segment(volume, [volumes.ABSENT]))[0]
-        facts["absent"] = {"verdict": result.verdict.value, "fine_tiles": fine_tiles(engine)}
+        for label, structure in (("absent", volumes.ABSENT), ("absent_elsewhere", volumes.ELSEWHERE)):
+            facts[label] = _absent(meter, engine, volume, label, structure)
     return facts
+
+
+def _absent(meter: Meter, engine: RefSAM3DEngine, volume: Volume, label: str, structure: str) -> dict[str, Any]:
+    """A first prompt that the image cannot answer."""
+    engine.release()
+    result = meter.timed(label, lambda: engine.segment(volume, [structure]))[0]
+    return {"structure": structure, "verdict": result.verdict.value, "fine_tiles": fine_tiles(engine)}
 
 
 def _next(meter: Meter, engine: RefSAM3DEngine, embedding: Any, structure: str, tiles: str) -> dict[str, Any]:

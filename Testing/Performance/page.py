@@ -137,7 +137,7 @@ def stage_table(values: Values) -> list[str]:
         for stage in sorted(stages, key=lambda s: -rows["first prompt"].get(s, 0.0)):
             lines.append(f"| {stage} | " + " | ".join(f"{row[stage]:.3f} s" if row.get(stage, 0.0) >= 0.0005 else "-" for row in rows.values()) + " |")
         lines += ["| **all** | " + " | ".join(f"**{sum(row.values()):.2f} s**" for row in rows.values()) + " |", ""]
-    return [*lines, "One run with a clock at every stage, in a process of its own: its sums are above the medians of the other table."]
+    return [*lines, "One run with a clock at every stage, in a process of its own: its sums are not the medians of the other table."]
 
 
 def _training(values: Values | None) -> list[str]:

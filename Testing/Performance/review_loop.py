@@ -142,7 +142,7 @@ def paired(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[st
 
     def row(keys: list[tuple[str, str]]) -> dict[str, Any]:
         pairs = [(earlier[key], later[key]) for key in keys]
-        change = described([b - a for a, b in pairs])
+        change = described([b - a for a, b in pairs], [case for case, _ in keys])  # structures of one patient are no independent draws
         means = {"before": round(sum(a for a, _ in pairs) / len(pairs), 4), "after": round(sum(b for _, b in pairs) / len(pairs), 4)}
         return {"n": len(pairs), **means, "change": change["mean"], "interval": change["interval"], "better": sum(b > a for a, b in pairs)}
 
@@ -170,7 +170,7 @@ def main(args: argparse.Namespace) -> None:
     segment(mine, work / "reviewed", args)
     before = segment(others, work / "before", args)
     decided = review(work / "reviewed", mine)
-    export = work / f"export-{args.aside:g}"
+    export = work / f"export-{args.reviewed}-{args.aside:g}"
     if not (export / "datalist.json").is_file():  # written last
         run("RefSAM3DLib", "review", "export", str(work / "reviewed"), "-o", str(export), "--reviewer", REVIEWER, "--validation", str(args.aside))
     adapter = tuned / "adapter.safetensors"

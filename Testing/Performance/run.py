@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -33,7 +34,12 @@ QUICK = [
     ("own", "128", 3), ("own-literal", "128", 1), *((peer, "128", 1) for peer in PEERS),
     ("own", "real", 3), ("own", "192", 1), ("own", "256", 1), ("own-whole", "256", 1), ("own", "512", 2), ("own-vit_b", "512", 1),
 ]  # fmt: skip
-FULL = [(contestant, volume, 1 if volume == volumes.REFERENCE else 5) for volume in volumes.VOLUMES for contestant in CONTESTANTS]
+#: Ours first, so that a run that is stopped has measured it on every volume. A peer takes minutes to an hour on the larger volumes and gets one
+#: round there; how much its rounds differ shows on the smallest.
+FULL = [
+    (contestant, volume, 3 if volume == "128" or contestant not in PEERS else 1)
+    for peers in (False, True) for volume in volumes.VOLUMES for contestant in CONTESTANTS if (contestant in PEERS) is peers
+]  # fmt: skip
 MODES = {"quick": QUICK, "full": FULL}
 #: Scripts of their own that print one JSON line: (name, arguments).
 STUDIES = {"optimisations": ["192"], "guards": [], "stages": ["real", volumes.REFERENCE]}
@@ -110,25 +116,41 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     facts = dict(good[-1]["facts"])
     for key in [k for k, v in facts.items() if isinstance(v, float)]:
         facts[key] = statistics.median(r["facts"][key] for r in good)
+    if "cancel_gap_s" in facts:  # a longest wait: of all rounds
+        facts["cancel_gap_s"] = max(r["facts"]["cancel_gap_s"] for r in good)
     facts["memory"] = {key: statistics.median(r["facts"]["memory"][key] for r in good) for key in good[0]["facts"]["memory"]}
     calibration = [c for r in good for c in r["calibration_gflops"]]
     return {"rounds": len(good), "times": times, "facts": facts, "load": max(r["load"][0] for r in good) if good[0]["load"] else None,
             "calibration_gflops": {"median": statistics.median(calibration), "min": min(calibration), "max": max(calibration)}}  # fmt: skip
 
 
-def run(mode: str, device: str, journal: Journal, only_volumes: list[str], only: list[str]) -> dict[str, Any]:
-    """All rounds, interleaved; then the studies."""
+def run(mode: str, device: str, journal: Journal, only_volumes: list[str], only: list[str], minutes: float = math.inf) -> dict[str, Any]:
+    """All rounds, interleaved; then the studies.
+
+    ``minutes``: after these no further round begins but the first of each contestant on the smallest of its volumes, from which the larger ones are
+    extrapolated. The studies run in any case.
+    """
+    deadline = time.monotonic() + 60 * minutes
     plan = [cell for cell in MODES[mode] if cell[1] in only_volumes and cell[0] in only]
     for name in dict.fromkeys(volume for _, volume, _ in plan):
         volumes.ensure(name)
-    mark = revision()
+    mark, here = revision(), hashlib.sha256(json.dumps([machine(device)[k] for k in ("cpu", "cores", "card", "torch", "python")]).encode()).hexdigest()[:8]
     results: dict[tuple[str, str], list[dict[str, Any]]] = {(c, v): [] for c, v, _ in plan}
+    smallest = {c: next(v for other, v, _ in plan if other == c) for c, _, _ in plan}
+    left = 0
     for number in range(max(rounds for _, _, rounds in plan)):
         for contestant, volume, rounds in plan:
-            if number < rounds:
-                python = python_of(CONTESTANTS[contestant].environment)
-                command = [python, str(HERE / "contestant.py"), contestant, volume, "--device", device]
-                results[contestant, volume].append(journal.get((revision(contestant), device, contestant, volume, number), command))
+            if number >= rounds:
+                continue
+            key = (revision(contestant), device, here, contestant, volume, number)  # rounds of another machine are not mixed in
+            if key not in journal.done and time.monotonic() > deadline and (number or volume != smallest[contestant]):
+                left += 1
+                continue
+            python = python_of(CONTESTANTS[contestant].environment)
+            command = [python, str(HERE / "contestant.py"), contestant, volume, "--device", device]
+            results[contestant, volume].append(journal.get(key, command))
+    if left:
+        sys.stderr.write(f"{left} rounds were left out after {minutes:g} minutes; the same command goes on with them.\n")
     studies = {}
     for name, arguments in STUDIES.items():
         wanted = [a for a in arguments if a in only_volumes]
@@ -136,13 +158,13 @@ def run(mode: str, device: str, journal: Journal, only_volumes: list[str], only:
             continue
         for volume in wanted:
             volumes.ensure(volume)
-        studies[name] = journal.get((mark, device, name, *wanted), [sys.executable, str(HERE / f"{name}.py"), *wanted, "--device", device])
+        studies[name] = journal.get((mark, device, here, name, *wanted), [sys.executable, str(HERE / f"{name}.py"), *wanted, "--device", device])
     facts = {name: volumes.load(name) for name in dict.fromkeys(v for _, v, _ in plan)}
     return {
         "mode": mode, "date": time.strftime("%Y-%m-%d"), "revision": mark, "machine": machine(device),
         "volumes": {n: {"title": volumes.VOLUMES[n].title, "shape": s.array.shape, "spacing": s.spacing} for n, s in facts.items()},
         "contestants": {n: {"title": CONTESTANTS[n].title, "concessions": CONTESTANTS[n].concessions} for n in dict.fromkeys(c for c, _, _ in plan)},
-        "cells": [{"contestant": c, "volume": v, **summary(rounds)} for (c, v), rounds in results.items()],
+        "cells": [{"contestant": c, "volume": v, **summary(rounds)} for (c, v), rounds in results.items() if rounds],
         "studies": studies,
     }  # fmt: skip
 
@@ -154,6 +176,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"))
     parser.add_argument("--volumes", nargs="+", default=list(volumes.VOLUMES), choices=volumes.VOLUMES)
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=CONTESTANTS)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no round after these; the next call goes on (default: measure everything)")
     parser.add_argument("--fresh", action="store_true", help="forget the journal and measure everything anew")
     parser.add_argument("--output", type=Path, help="default: performance.json, or performance-DEVICE.json beside it")
     args = parser.parse_args()
@@ -162,7 +185,7 @@ def main() -> int:
     path = volumes.WORK / f"journal-{args.device}.jsonl"
     if args.fresh:
         path.unlink(missing_ok=True)
-    values = run(args.mode, args.device, Journal(path), args.volumes, args.contestants)
+    values = run(args.mode, args.device, Journal(path), args.volumes, args.contestants, args.minutes)
     output = args.output or FIGURES / f"performance{'' if args.device == 'cpu' else '-' + args.device}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(output, overwrite=True) as aside:

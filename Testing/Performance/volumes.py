@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "performance"
 FOLDER = WORK / "volumes"
-#: The structure that the phantoms lack.
-ABSENT = "esophagus"
+#: A structure that the phantoms lack although its place is in view, and one that belongs to another part of the body.
+ABSENT, ELSEWHERE = "esophagus", "soft tissue sarcoma"
 SEED = 3_000_000
 
 

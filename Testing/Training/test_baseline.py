@@ -54,6 +54,11 @@ def test_it_trains_resumes_and_is_scored_on_native_grids(baseline, tiny_data):
     assert all(m.shape == volume.array.shape for m in baseline.segment(volume, baseline.best_network()).values())
     with pytest.raises(InputError, match="trained with filters 2 instead of 3"):
         make(tiny_data, baseline.folder, filters=3).resume()
+    other = make(tiny_data, baseline.folder)
+    assert other.resume()
+    other = make_baseline("phantoms_ct:head_neck", tiny_data, baseline.folder, SETTINGS, 1, model_name="test_tiny")
+    with pytest.raises(InputError, match="trained on other cases"):
+        other.resume()
 
 
 def test_it_reads_the_mirror_image_too_with_the_sides_exchanged(baseline, tiny_data, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from refsam3d_training.__main__ import main
-from refsam3d_training.evaluation.compare import paired_rows, targets, verdict
+from refsam3d_training.evaluation.compare import markdown, paired_rows, targets, taught_by, verdict
 
 
 def records(shift, spread, seed=0, count=20):
@@ -35,6 +35,20 @@ def test_pairs_are_by_case_and_several_runs_of_the_reference_are_averaged():
     assert (row["difference"], row["interval"]) == (0.05, [0.05, 0.05])
     (row,) = paired_rows(ours, [shuffled, more])
     assert row["difference"] == pytest.approx(0.045, abs=1e-4)
+
+
+def test_a_reference_that_taught_the_model_or_one_that_it_began_with_is_named():
+    def reference(grid, **other):
+        return {"grid": grid, "filters": 16, "step": 6000, "seed": 0, "seconds": 2715.8, **other}
+
+    teacher = {"grid": "head_neck", "filters": 16, "step": 6000, "seed": 0, "hours": 0.75}
+    for training in ({"teachers": [teacher]}, {"started_from": {"training": {"started_from": {"training": {"teachers": [teacher]}}}}}):
+        assert taught_by(training, [reference("head_neck"), reference("limb")]) == ["head_neck"]
+        for change in ({"seed": 1}, {"step": 5750}, {"seconds": 2900.0}):
+            assert taught_by(training, [reference("head_neck", **change)]) == []
+    assert taught_by({}, [reference("head_neck")]) == []
+    assert "The DynUNet of head neck also taught ours" in markdown([], [], ["head_neck"])
+    assert "taught" not in markdown([], [])
 
 
 def test_the_mean_of_a_grid_counts_structures_alike_and_draws_cases():

@@ -118,6 +118,12 @@ def test_a_model_file_is_exported_again_with_its_weights_and_another_calibration
     calibration, output = tmp_path / "c.json", tmp_path / "again.safetensors"
     calibration.write_text(json.dumps({"grids": {"head_neck": {"scale": 2.0, "least_confidence": {"larynx": 0.75}}}}))
     bare = tmp_path / "bare.safetensors"
+    whole = json.loads((evaluated[0] / "summary.json").read_text())
+    for part, told in ({"limit": 3}, "the first 3 cases of the validation lists"), ({"split": "training"}, "the training lists"):
+        (tmp_path / "part.json").write_text(json.dumps({**whole, **part}))
+        assert main(["export", str(tiny_model), "-o", str(tmp_path / "no.safetensors"), "--scores", str(tmp_path / "part.json")]) == 1
+        assert told in capsys.readouterr().err
+        assert not (tmp_path / "no.safetensors").exists()
     scored = tmp_path / "scored.safetensors"
     assert main(["export", str(tiny_model), "-o", str(scored), "--scores", str(evaluated[0] / "summary.json")]) == 0
     assert main(["export", str(scored), "-o", str(bare), "--calibration", str(calibration)]) == 0

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from refsam3d_training.evaluation.calibrate import fit_presence
+from refsam3d_training.evaluation.calibrate import DENY_BELOW, LEAST_PRESENT, fit_absent_below, fit_presence
 from refsam3d_training.evaluation.measures import auroc, bootstrap_interval, dice, reliability, surface_dice
 
 
@@ -75,6 +75,27 @@ def test_dice_loss_smooths_by_one_voxel_and_is_taken_per_prompt():
 def test_auroc_counts_pairs_and_ties_half():
     assert auroc([0.9, 0.8], [0.1, 0.2]) == 1.0
     assert auroc([0.5], [0.5, 0.1]) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "count", "expected"),
+    [
+        ((0.02, 0.45), LEAST_PRESENT * 2, 0.45),  # a structure at 0.45 is not below 0.45
+        ((0.02, 0.38), LEAST_PRESENT * 2, 0.35),
+        ((0.02, 0.9), LEAST_PRESENT * 2, 0.5),  # what is likelier there than not is drawn
+        ((0.02, 0.1), LEAST_PRESENT * 2, 0.3),  # too many are denied already: no reason to deny more, nor fewer than the default
+        ((0.001, 0.1), LEAST_PRESENT * 20, 0.5),  # a share that is small enough
+        ((0.02, 0.9), LEAST_PRESENT - 1, 0.3),  # too few to tell
+    ],
+)
+def test_what_is_denied_leaves_nearly_all_present_structures(likelihood, count, expected):
+    share, low = likelihood
+    probability = np.full(count, 0.99)
+    probability[: round(share * count)] = low
+    absent = np.full(500, 0.33)
+    found = fit_absent_below(np.concatenate([probability, absent]), np.arange(count + 500) < count)
+    assert found == expected
+    assert found in DENY_BELOW
 
 
 def test_reliability_of_a_calibrated_and_of_an_overconfident_forecast():

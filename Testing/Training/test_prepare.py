@@ -110,6 +110,25 @@ def test_totalsegmentator_masks_become_one_label_map_and_a_missing_file_is_unkno
     assert not [f for f in faults if f.serious]
 
 
+def test_of_two_structures_that_overlap_the_larger_one_is_unknown_and_said(tmp_path):
+    """Painted over, a lung would look like contoured and absent."""
+    whole, left = np.zeros((12, 16, 16), np.uint8), np.zeros((12, 16, 16), np.uint8)
+    whole[2:10, 2:14, 2:14] = 1
+    left[2:10, 2:14, 2:8] = 1
+    beside = np.zeros_like(whole)
+    beside[10:12, 2:14, 2:8] = 1
+    for organ, mask in (("lung", whole), ("lung_left", left), ("spleen", beside)):
+        write(tmp_path / "ts" / "s1" / "segmentations" / f"{organ}.nii.gz", mask)
+    write(tmp_path / "ts" / "s1" / "ct.nii.gz", np.random.default_rng(0).integers(-100, 100, whole.shape).astype(np.int16))
+    manifest, faults = prepare(tmp_path / "ts", tmp_path / "out", validation=0, test=0)
+    (case,) = manifest.cases["training"]
+    assert sorted(case.known.values()) == ["lung left", "spleen"]
+    assert case.truth(case.volume())["lung left"].sum() == left.sum()
+    (fault,) = faults
+    assert (fault.kind, fault.case, fault.serious) == ("overlap", case.name, False)
+    assert fault.text.startswith("'lung' overlaps 'lung left'")
+
+
 def test_openkbp_csv(tmp_path):
     patient = tmp_path / "kbp" / "train-pats" / "pt_1"
     patient.mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import logging
 import math
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from RefSAM3DLib.atomic import write_aside
+from RefSAM3DLib.batch.content_hash import hash_request
 from RefSAM3DLib.config import GridConfig, ModelConfig
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.inference.embed import GridEmbedding
@@ -136,6 +138,7 @@ class Baseline:
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=1e-2)
         self.step, self.best_score, self.best_step, self.seconds = 0, -1.0, 0, 0.0
         self.recent: list[float] = []
+        self.cases = hash_request(cases=[[c.name, sorted(c.known.items()), _digest(c.fine.labels)] for c in (*train, *validation)])
 
     def loss(self, tiles: list[Tile], foreground: float) -> Tensor:
         """Mean over the tiles. The network must be in training mode, where it returns (B, levels, channels, D, H, W)."""
@@ -245,7 +248,7 @@ class Baseline:
     def save(self) -> None:
         """Everything needed to go on or to evaluate."""
         state = {
-            "config": asdict(self.config), "network": self.network.state_dict(), "average": self.average.state_dict(), "best": self.best,
+            "config": asdict(self.config), "cases": self.cases, "network": self.network.state_dict(), "average": self.average.state_dict(), "best": self.best,
             "optimizer": self.optimizer.state_dict(), "step": self.step, "best_score": self.best_score, "best_step": self.best_step, "seconds": self.seconds,
             "recent": self.recent,
         }  # fmt: skip
@@ -256,7 +259,7 @@ class Baseline:
         """Go on from ``baseline.pt`` if it is there.
 
         Raises:
-            InputError: it was trained with other settings.
+            InputError: it was trained with other settings, or on other cases.
         """
         path = self.folder / "baseline.pt"
         if not path.is_file():
@@ -266,12 +269,19 @@ class Baseline:
         if other:
             given = ", ".join(f"{k} {state['config'].get(k)} instead of {getattr(self.config, k)}" for k in other)
             raise InputError(f"'{path}' was trained with {given}; give the same settings, or a new --run folder.")
+        if state.get("cases") != self.cases:
+            raise InputError(f"'{path}' was trained on other cases, or on other labels of these; give a new --run folder.")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best, self.best_score, self.best_step = state["best"], state["best_score"], state["best_step"]
         self.step, self.seconds, self.recent = state["step"], state["seconds"], state["recent"]
         return True
+
+
+def _digest(labels: Tensor) -> str:
+    """Of a label map's values."""
+    return hashlib.blake2b(np.ascontiguousarray(labels.numpy()).data, digest_size=16).hexdigest()
 
 
 def sampler_config(config: BaselineConfig, train: TrainConfig) -> TrainConfig:

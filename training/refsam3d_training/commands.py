@@ -184,7 +184,7 @@ def compare(args: argparse.Namespace) -> int:
 
     earlier = read_json(args.keep) if args.keep else None
     result = run(read_json(args.evaluation), [read_json(p) for p in args.baseline], args.output, args.margin, earlier)
-    logging.info("%s\n%s", args.output.with_suffix(".md"), markdown(result["rows"], result["targets"]))
+    logging.info("%s\n%s", args.output.with_suffix(".md"), markdown(result["rows"], result["targets"], result["taught_by"]))
     return 0
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from RefSAM3DLib.atomic import write_aside
+from RefSAM3DLib.batch.content_hash import hash_file
 from RefSAM3DLib.checkpoint import load_checkpoint
 from RefSAM3DLib.engine import RefSAM3DEngine
 from RefSAM3DLib.errors import ConfigError, InputError
@@ -128,13 +129,18 @@ def _base_values(path: Path) -> dict[str, Any]:
 
 
 def _same_configuration(config: FewshotConfig, run: Path) -> None:
+    """Refuse a run folder of other settings, or one whose finished stages do not say with which they were made."""
     values, path = json.loads(json.dumps({**asdict(config), "folder": ""})), run / "config.json"
+    if not config.base:  # what the base is trained with decides every stage
+        values["train_settings"] = hash_file(Path(config.folder) / config.train)
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
         changed = sorted(k for k in {*values, *stored} if values.get(k) != stored.get(k))
         if changed:
             raise ConfigError(f"'{run}' was begun with another {', '.join(changed)}; use a new --run folder for the changed configuration.")
         return
+    if any((run / name).exists() for name in ("adapters", "evaluation", "dynunet", "base.json")):
+        raise ConfigError(f"'{run}' holds finished stages and no config.json that says how they were made; copy it, too, or use a new --run folder.")
     with write_aside(path) as aside:
         aside.write_text(json.dumps(values, indent=1), encoding="utf-8")
 

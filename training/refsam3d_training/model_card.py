@@ -22,9 +22,9 @@ LIMITS = (
     "The mask threshold is the nearest to one half of those within 0.003 of the best validation Dice.",
 )
 _TEST_LISTS_SEEN = (
-    "The rule for the mask threshold was chosen after volumes on the test lists had been seen with an earlier checkpoint; every value was then fitted on "
-    "the validation lists alone. What to try next (a wider decoder, moved images; a stage that was not shipped) was chosen with test scores of earlier "
-    "checkpoints known, so these lists are no longer untouched."
+    "The rules for the thresholds of mask and presence were chosen after the test lists had been read with an earlier checkpoint; every value was then "
+    "fitted on the validation lists alone. What to try next (a wider decoder, moved images; a stage that was not shipped) was chosen with test scores of "
+    "earlier checkpoints known, so these lists are no longer untouched."
 )
 #: Of a model that was trained on one of this project's sets, by the set's name.
 LIMITS_OF_SETS = {
@@ -98,8 +98,11 @@ def scores_for_card(scores: dict[str, Any], tensors: str, calibration: Mapping[s
     """What a card keeps of ``summary.json``.
 
     Raises:
-        CheckpointError: the scores were measured on other weights, or with another calibration.
+        CheckpointError: the scores were measured on other weights, with another calibration, on the training lists, or on a part of a list.
     """
+    if scores["split"] == "training" or scores["limit"]:
+        what = f"the first {scores['limit']} cases of the {scores['split']} lists" if scores["limit"] else "the training lists"
+        raise CheckpointError(f"The scores are of {what}, which say too little for a model card; run `evaluate --split test` without --limit.")
     if scores["model"].get("calibration_sha256") != calibration_sha256(calibration):
         raise CheckpointError("The scores were measured with another calibration than this model file has; run `evaluate` on the calibrated file first.")
     if scores["model"].get("tensors_sha256") != tensors:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from RefSAM3DLib.atomic import write_aside
 from RefSAM3DLib.batch.case_lists import PER_CASE
 from RefSAM3DLib.errors import InputError, OutputError, RefSAM3DError
 from RefSAM3DLib.geometry import Geometry, reorient
+from RefSAM3DLib.review.export import MAX_OVERLAP, overlap
 from RefSAM3DLib.segmentation_io import read_segmentation
 from RefSAM3DLib.types import Modality
 from RefSAM3DLib.volume_io import load_volume
@@ -66,7 +68,8 @@ def prepare(
     for split, share in (("training", 1.0), ("validation", validation), ("test", test)):
         if share and not lists[split]:
             logger.warning("No case fell into the %s list: patients are drawn whole, and there are few; give other shares, or edit the list.", split)
-    lists = {split: [_materialised(e, output) for e in entries] for split, entries in lists.items()}
+    shared: list[Fault] = []
+    lists = {split: [_materialised(e, output, labels, shared) for e in entries] for split, entries in lists.items()}
     values = {
         "name": found.name, "modality": found.modality or PER_CASE, "labels": {str(v): n for v, n in labels.items()},
         "note": "'labelled' lists the values known in a case; a structure not listed is UNKNOWN there, not background.",
@@ -76,7 +79,7 @@ def prepare(
     with write_aside(output / "datalist.json", overwrite=True) as aside:
         aside.write_text(json.dumps(values, indent=1), encoding="utf-8")
     manifest = Manifest.read(output)
-    faults = check(manifest)
+    faults = [*check(manifest), *(replace(fault, case=f"{found.name}/{fault.case}") for fault in shared)]
     with write_aside(output / "faults.csv", overwrite=True) as aside, open(aside, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(["serious", "kind", "case", "text"])
@@ -106,8 +109,12 @@ def split_by_patient(entries: dict[str, list[dict[str, Any]]], validation: float
     return lists
 
 
-def _materialised(entry: dict[str, Any], output: Path) -> dict[str, Any]:
-    """An entry whose image and label are files: masks and segments are merged into a label map, CSV arrays written as NIfTI."""
+def _materialised(entry: dict[str, Any], output: Path, names: dict[int, str], faults: list[Fault]) -> dict[str, Any]:
+    """An entry whose image and label are files: masks and segments are merged into a label map, CSV arrays written as NIfTI.
+
+    Of two structures that overlap much the larger one is left out, which makes it unknown in that case: painted over it would look like
+    contoured and absent. ``faults`` gets a line for each.
+    """
     import SimpleITK as sitk
 
     from RefSAM3DLib.compare import geometry_of, to_image
@@ -153,6 +160,10 @@ def _materialised(entry: dict[str, Any], output: Path) -> dict[str, Any]:
             parts[value] = sitk.GetArrayFromImage(mask) > 0
             geometry = geometry_of(mask)
     assert geometry is not None
+    parts, rivals = _that_fit(parts)
+    for value, rival in rivals.items():
+        said = f"'{names[value]}' overlaps '{names[rival]}', and a label map holds one value per voxel: it is unknown here; a union of others: 'composites'"
+        faults.append(Fault(name, "overlap", said, serious=False))
     labels = np.zeros(geometry.shape_dhw, np.uint8 if max(parts, default=0) < 256 else np.uint16)
     for value in sorted(parts, key=lambda v: -int(parts[v].sum())):  # small structures win the voxels that two share
         labels[parts[value]] = value
@@ -160,6 +171,19 @@ def _materialised(entry: dict[str, Any], output: Path) -> dict[str, Any]:
     entry["labelled"] = sorted(parts)
     sitk.WriteImage(to_image(labels, geometry), str(output / entry["label"]))
     return entry
+
+
+def _that_fit(parts: dict[int, np.ndarray]) -> tuple[dict[int, np.ndarray], dict[int, int]]:
+    """Masks that fit into one label map, the smaller ones first, and of each other one the mask that it overlaps."""
+    kept: dict[int, np.ndarray] = {}
+    rivals: dict[int, int] = {}
+    for value in sorted(parts, key=lambda v: (int(parts[v].sum()), v)):
+        rival = next((k for k in kept if overlap(parts[value], kept[k]) > MAX_OVERLAP), None)
+        if rival is None:
+            kept[value] = parts[value]
+        else:
+            rivals[value] = rival
+    return kept, rivals
 
 
 def write_mosaic(path: Path, manifest: Manifest, left_out: set[str]) -> None:

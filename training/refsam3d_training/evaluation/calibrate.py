@@ -1,4 +1,4 @@
-"""The ``calibrate`` command: presence, mask threshold and usual confidence of each grid, fitted on the validation split."""
+"""The ``calibrate`` command: presence and its threshold, mask threshold and usual confidence of each grid, fitted on the validation split."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ UNUSUAL = 3.0
 #: Cases of a structure from which its usual confidence can be told, and the log-odds that an empty outline counts with.
 LEAST_CASES, EMPTY = 5, -3.0
 
+#: A structure is denied below the largest of these probabilities that denies no larger share of the present validation prompts than
+#: ``DENIED_SHARE``: the share that was seen, no bound on the true one. Never above one half: what is likelier there than not is drawn.
+#: With fewer present prompts than ``LEAST_PRESENT`` the smallest stands.
+DENY_BELOW = (Calibration.absent_below, 0.35, 0.4, 0.45, 0.5)
+DENIED_SHARE, LEAST_PRESENT = 0.005, 100
+
 #: While fitting, nothing is held back: a structure that the raw logit denies still shows its mask.
 OPEN = Calibration(present_from=0.0, absent_below=0.0)
 #: Weight of the prior "scale 1, bias 0", in prompts: separable logits would otherwise want an infinite scale.
@@ -61,6 +67,20 @@ def fit_presence(logits: np.ndarray, present: np.ndarray, weights: np.ndarray | 
     scale, bias = (float(v) for v in parameters.detach())
     # A negative scale would mean that absent structures look more present: keep the order that training gave.
     return max(scale, 1e-3), bias
+
+
+def fit_absent_below(probability: np.ndarray, present: np.ndarray) -> float:
+    """Probability below which nothing is drawn, see ``DENY_BELOW`` [ours].
+
+    To deny what is there costs more than to draw what is not, since an outline is looked at: so the share of denied present prompts is
+    bounded, and the absent ones that are drawn follow from it.
+
+    Args:
+        probability: calibrated, of canonical prompts. present: whether the structure is in the image.
+    """
+    if present.sum() < LEAST_PRESENT:
+        return DENY_BELOW[0]
+    return max([DENY_BELOW[0], *(t for t in DENY_BELOW if (probability[present] < t).mean() <= DENIED_SHARE)])
 
 
 def fit_threshold(records: list[Record], grid: str) -> tuple[float, dict[str, float]]:
@@ -125,15 +145,17 @@ def fit(records: list[Record], grids: list[str]) -> dict[str, Any]:
             scale, bias = fit_presence(logits, present, weights)
         threshold, curve = fit_threshold(records, grid)
         least = fit_confidence(records, grid, threshold)
-        out["grids"][grid] = dataclasses.asdict(Calibration(scale=scale, bias=bias, mask_threshold=threshold, least_confidence=least))
         asked = np.array([r["kind"] != "own synonym" for r in mine], dtype=bool)  # the fit is judged by canonical names, as `evaluate` does
         logits, present = logits[asked], present[asked]
         probability = 1 / (1 + np.exp(-(scale * logits + bias)))
+        deny = fit_absent_below(probability, present)
+        calibration = Calibration(scale=scale, bias=bias, absent_below=deny, mask_threshold=threshold, least_confidence=least)
+        out["grids"][grid] = dataclasses.asdict(calibration)
         error, _ = reliability(probability, present)
         out["fit"][grid] = {
             "present": int(present.sum()), "absent": int((~present).sum()), "auroc": auroc(logits[present], logits[~present]), "ece": error,
-            "present_denied": float((probability[present] < Calibration.absent_below).mean()) if present.any() else None,
-            "absent_denied": float((probability[~present] < Calibration.absent_below).mean()) if (~present).any() else None,
+            "present_denied": float((probability[present] < deny).mean()) if present.any() else None,
+            "absent_denied": float((probability[~present] < deny).mean()) if (~present).any() else None,
             "dice_by_threshold": curve, "outline_confidence": _unusual_outlines(records, grid, threshold, least),
         }  # fmt: skip
     return out

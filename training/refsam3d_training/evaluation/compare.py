@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +130,16 @@ def targets(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def markdown(rows: list[dict[str, Any]], wanted: list[dict[str, Any]], reference: str = "DynUNet") -> str:
-    """Both tables."""
+def markdown(rows: list[dict[str, Any]], wanted: list[dict[str, Any]], taught: Sequence[str] = (), reference: str = "DynUNet") -> str:
+    """Both tables; ``taught``: grids whose reference taught ours."""
     text = [f"| Dice on the same cases | ours | {reference} | difference (95 % interval) | n | margin | verdict |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         low, high = row["interval"]
         difference = f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
         text.append(f"| {row['title']} | {row['ours']:.3f} | {row['reference']:.3f} | {difference} | {row['n']} | {row['margin']:g} | {row['verdict']} |")
+    if taught:
+        grids = " and ".join(grid.replace("_", " ") for grid in taught)
+        text += ["", f"The {reference} of {grids} also taught ours (its soft masks were additional targets): the two are no independent trainings."]
     if wanted:
         text += ["", "| asked of ours | measured (95 % interval) | bound | verdict |", "|---|---|---|---|"]
     number: Callable[[float], str] = "{:.3f}".format
@@ -146,6 +149,16 @@ def markdown(rows: list[dict[str, Any]], wanted: list[dict[str, Any]], reference
             value += f" ({' to '.join(number(v) for v in row['interval'])})"
         text.append(f"| {row['title']} | {value} | {'at least' if row['at_least'] else 'at most'} {row['bound']:g} | {row['verdict']} |")
     return "\n".join(text) + "\n"
+
+
+def taught_by(training: Mapping[str, Any], references: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Grids whose reference was a teacher of this model or of one that it began with: then the two are no independent trainings."""
+    teachers: set[tuple[Any, ...]] = set()
+    while training:
+        teachers |= {(t["grid"], t["filters"], t["step"], t["seed"], t["hours"]) for t in training.get("teachers", ())}
+        training = training.get("started_from", {}).get("training", {})
+    found = {r["grid"] for r in references if (r["grid"], r["filters"], r["step"], r["seed"], round((r["seconds"] or 0) / 3600, 2)) in teachers}
+    return sorted(found)
 
 
 def _kept(earlier: dict[str, Any], measured: set[str]) -> list[dict[str, Any]]:
@@ -192,9 +205,9 @@ def compare(
         rows += paired_rows(ours["records"], [r["records"] for r in kept if r["grid"] == grid], margin)
     result = {
         "split": ours["split"], "model": ours["model"], "rows": rows, "targets": targets(ours),
-        "references": kept,
+        "taught_by": taught_by(ours["model"].get("training", {}), kept), "references": kept,
     }  # fmt: skip
     write_json(output, result)
     with write_aside(output.with_suffix(".md"), overwrite=True) as aside:
-        aside.write_text(markdown(result["rows"], result["targets"]), encoding="utf-8")
+        aside.write_text(markdown(result["rows"], result["targets"], result["taught_by"]), encoding="utf-8")
     return result

@@ -76,7 +76,8 @@ def collect(
             scores = " ".join(f"{v['dice']:.2f}" for v in journal.records[case.name]["structures"].values())
             logger.info("%d/%d %s  Dice %s  about %.0f min left", number + 1, len(work), case.name, scores, left)
         records.append({**journal.records[case.name], "patient_in_training": (name, case.patient) in learnt})
-    foreign = sorted((data / FOREIGN_SET / "images").glob("*.nii.gz"))[: limit or None] if extras.absent else []
+    # They belong to no list, so they are asked with the test lists alone: what a calibration has seen is no test of it.
+    foreign = sorted((data / FOREIGN_SET / "images").glob("*.nii.gz"))[: limit or None] if extras.absent and split == "test" else []
     for image in foreign:
         key = f"{FOREIGN_SET}/{image.name.split('.')[0]}"
         stamp = hash_request(image=image.stat().st_size)
