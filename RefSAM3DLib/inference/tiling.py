@@ -34,14 +34,22 @@ class Layout:
         return cls(padded, pad, tile_dhw, starts)  # type: ignore[arg-type]
 
 
+def tile_count(length: int, tile: int) -> int:
+    """Tiles along one axis.
+
+    >>> [tile_count(n, 48) for n in (40, 48, 80, 81)]
+    [1, 1, 2, 3]
+    """
+    return max(0, -(-(length - tile) // (tile - min(OVERLAP, tile // 2)))) + 1
+
+
 def axis_starts(length: int, tile: int, patch: int) -> list[int]:
     """Starts along one axis, multiples of ``patch``, evenly spread, overlapping by at least ``OVERLAP`` where there are several.
 
     >>> axis_starts(112, 48, 8)
     [0, 32, 64]
     """
-    if length <= tile:
+    count = tile_count(length, tile)
+    if count == 1:
         return [0]
-    overlap = min(OVERLAP, tile // 2)
-    count = -(-(length - tile) // (tile - overlap)) + 1
     return sorted({round(i * (length - tile) / (count - 1) / patch) * patch for i in range(count)})  # a tile of one patch: steps round together

@@ -15,7 +15,7 @@ from ..types import Modality, Volume
 from .embed import GridEmbedding
 from .preprocess import Frame, intensity_windows, read_at_once
 from .scope import extent_warning, modality_warning, units_warning
-from .tiling import Layout
+from .tiling import Layout, tile_count
 
 if TYPE_CHECKING:
     from ..engine import RefSAM3DEngine
@@ -127,7 +127,7 @@ class VolumeEmbedding:
 def bounded_look(grid: GridConfig, extent_mm: tuple[float, float, float]) -> GridConfig:
     """The grid with its coarse spacing enlarged until the look takes at most ``LOOK_TILES`` tiles."""
     spacing = grid.coarse_spacing_mm
-    while math.prod(max(1, math.ceil((e / spacing - t) / (t - t // 3)) + 1) for e, t in zip(extent_mm[::-1], grid.coarse_tile_dhw, strict=True)) > LOOK_TILES:
+    while math.prod(tile_count(math.ceil(e / spacing), t) for e, t in zip(extent_mm[::-1], grid.coarse_tile_dhw, strict=True)) > LOOK_TILES:
         spacing *= 1.1
     return grid if spacing == grid.coarse_spacing_mm else dataclasses.replace(grid, coarse_spacing_mm=spacing)
 

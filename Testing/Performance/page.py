@@ -32,7 +32,8 @@ def page(values: Values, training: Values | None, others: list[Values]) -> str:
     parts = [
         "# Speed and memory", "",
         "Written by `Testing/Performance/page.py` from `Docs/figures/performance.json`; nothing on this page is typed by hand.",
-        "`make bench` (some minutes) or `make bench-full` (hours, goes on where it was stopped) measures anew.", "",
+        "`make bench` (some minutes) or `make bench-full` (hours, goes on where it was stopped) measures anew; "
+        "`make bench-full BENCH=\"--minutes 60\"` measures a part.", "",
         *_machine(values), "", "## Targets", "", *_targets(values), "", "## Side by side", "", *_pictures(), *_contestants(values), "",
         "## Growth", "", "![First prompt and memory over voxels](images/performance_voxels.png)", "",
         "![Seconds until k prompts are answered](images/performance_prompts.png)", "", *_growth(values), "",

@@ -27,12 +27,13 @@ def test_a_volume_that_fits_is_looked_at_as_trained(extent: tuple[float, float, 
     assert bounded_look(HEAD_NECK, extent) is HEAD_NECK
 
 
+@pytest.mark.parametrize("grid", MODEL.grids, ids=lambda g: g.name)
 @pytest.mark.parametrize("extent", [(1600.0, 1600.0, 1600.0), (900.0, 900.0, 2000.0), (5000.0, 900.0, 900.0)])
-def test_a_larger_one_is_looked_at_no_more_coarsely_than_it_must(extent: tuple[float, float, float]) -> None:
-    found = bounded_look(HEAD_NECK, extent)
+def test_a_larger_one_is_looked_at_no_more_coarsely_than_it_must(grid: GridConfig, extent: tuple[float, float, float]) -> None:
+    found = bounded_look(grid, extent)
     assert tiles(found, extent, found.coarse_spacing_mm) <= LOOK_TILES
     assert tiles(found, extent, found.coarse_spacing_mm / 1.1) > LOOK_TILES
-    assert dataclasses.replace(found, coarse_spacing_mm=HEAD_NECK.coarse_spacing_mm) == HEAD_NECK
+    assert dataclasses.replace(found, coarse_spacing_mm=grid.coarse_spacing_mm) == grid
 
 
 def test_a_long_axis_of_the_volume_is_covered_by_the_tiles_side_along_it() -> None:

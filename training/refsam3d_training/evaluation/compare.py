@@ -14,7 +14,7 @@ from RefSAM3DLib.errors import InputError
 
 from .measures import described
 from .report import write_json
-from .summary import Record, drawn_by, grid_mean, structure_key
+from .summary import CUT_KINDS, Record, drawn_by, grid_mean, structure_key
 
 #: Dice that may be lost against the specialised network and still counts as level, per grid.
 MARGINS = {"head_neck": 0.01, "hippocampus": 0.01, "limb": 0.02}
@@ -125,6 +125,9 @@ def targets(summary: dict[str, Any]) -> list[dict[str, Any]]:
     inside = " inside head and neck"  # most absent names of the whole belong to another part of the body, which is easy
     add("absent and nothing drawn", presence["absent_and_not_drawn"]["share"], 0.95, True)
     add("absent and nothing drawn," + inside, presence.get("absent_and_not_drawn_inside_head_and_neck", {}).get("share"), 0.95, True)
+    cut = presence.get("absent_and_not_drawn_by_kind", {})
+    for kind in CUT_KINDS:
+        add(f"absent and nothing drawn, cut {kind}", cut.get(kind, {}).get("share"), 0.95, True)
     add("calibration error of presence", presence["ece"], 0.05, False)
     add("calibration error of presence" + inside, presence.get("ece_inside_head_and_neck"), 0.05, False)
     return rows
