@@ -96,6 +96,8 @@ def _known(concept: Concept, phrase: Phrase, text: str, alone: bool) -> Finding:
         return Finding(PromptStatus.KNOWN, text, (concept.names[""],), note=note)
     if len(sides) == 2:
         return _close([concept], frozenset(), text, "The text names left and right at once; write 'left and right' or choose one.")
+    if sides and phrase.both and alone:
+        return _close([concept], frozenset(), text, "The text says 'both' and names one side; choose what you want.")
     if sides:
         (side,) = sides
         if side in concept.names:

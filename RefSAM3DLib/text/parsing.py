@@ -25,6 +25,15 @@ _VIEWERS_SIDE = tuple(
         rf"\b(?:{'|'.join(lexicon.SEEN_WORDS)}) (?:it )?(?:here )?(?:on|at|to|in) (?:the )?SIDE\b",
     )
 )
+_FILLER_SIDE = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"\bright (?:now|away)\b",
+        r"\bright\s*\?\s*$",  # "the left parotid, right?", but "parotid, right" is the right one
+        r"\b(?:that|which|what|whatever) (?:is|was|are) left\b",
+        r"\bwhats left\b",
+    )
+)
 #: Clinical shorthand with a slash, which would otherwise part it ("c" and "left"). The other and the same side of what nobody said: a question.
 _SHORTHAND = tuple(
     (re.compile(pattern), word)
@@ -108,6 +117,34 @@ def viewers_side(words: Sequence[str]) -> bool:
     """
     text = " ".join("SIDE" if word in SIDE_WORDS else word for word in words)
     return any(pattern.search(text) for pattern in _VIEWERS_SIDE)
+
+
+def filler_side(text: str) -> bool:
+    """Whether "right" or "left" may be no side at all ("right now", "the left parotid, right?", "what is left of the gland").
+
+    >>> [filler_side(text) for text in ("both parotids right now", "left parotid, right?", "Parotid, right", "the parotid that is left")]
+    [True, True, False, True]
+    """
+    text = fold(text)
+    return any(pattern.search(text) for pattern in _FILLER_SIDE)
+
+
+def radiotherapy(words: Sequence[str], names: Collection[str]) -> bool:
+    """Whether "rt" may be radiotherapy: it is right only directly beside a word of a name in the singular ("rt parotid", "parotid gland rt").
+
+    Args:
+        words: normalised. names: words of the vocabulary's names, in the singular.
+
+    >>> [radiotherapy(text.split(), {"parotid", "gland"}) for text in ("rt parotid gland", "parotid for rt", "parotid glands rt", "lt and rt parotids")]
+    [False, True, True, False]
+    """
+    if "rt" not in words or "lt" in words:
+        return False
+    place = list(words).index("rt")
+    before, after = (words[n] if 0 <= n < len(words) else "" for n in (place - 1, place + 1))
+    beside = before in names or after in names
+    several = any(word in lexicon.BOTH_SIDES or (word not in names and word.removesuffix("s") in names) for word in words)
+    return not beside or several or before in ("ct", "for") or words.count("rt") > 1
 
 
 def join_pairs(tokens: list[str], pairs: Collection[frozenset[str]]) -> list[str]:

@@ -16,7 +16,7 @@ from ..types import PromptStatus, ResolvedPrompt, Term
 from . import lexicon
 from .lookup import Finding, look_up, trained_wording
 from .matching import Index, index_of
-from .parsing import RawGroup, join_pairs, parse, tokenise, viewers_side, without_shorthand, words_only
+from .parsing import RawGroup, filler_side, join_pairs, parse, radiotherapy, tokenise, viewers_side, without_shorthand, words_only
 from .sharing import share
 from .vocabulary import Vocabulary
 from .wording import normalise, swap_sides
@@ -69,8 +69,8 @@ def resolve(text: str, vocabulary: Vocabulary) -> list[ResolvedPrompt]:
         return [_unknown(prompt, refusal)]
     index = index_of(vocabulary)
     results = _understood(prompt, index)
-    if viewers_side(normalise(prompt).split()):
-        results = [_asked_for_the_side(result, vocabulary) for result in results]
+    if note := _doubtful_side(prompt, index):
+        results = [_asked_for_the_side(result, vocabulary, note) for result in results]
     return _without_repeats(results)
 
 
@@ -232,7 +232,7 @@ def _dashed(words: Sequence[str], index: Index) -> Finding | None:
     findings = [look_up(index.phrase(piece), index) for piece in pieces]
     names = dict.fromkeys(name for finding in findings if finding.status is PromptStatus.KNOWN for name in finding.names)
     known = sum(finding.status is PromptStatus.KNOWN for finding in findings)
-    joined = look_up(index.phrase(words_only(words)), index)
+    joined = look_up(index.phrase(words_only(words)), index, alone=False)
     taken_away = any(
         finding.status is PromptStatus.KNOWN
         and finding.names != joined.names
@@ -247,14 +247,25 @@ def _dashed(words: Sequence[str], index: Index) -> Finding | None:
     return Finding(PromptStatus.CLOSE, " ".join(words), suggestions=tuple(names), note=note)
 
 
-def _asked_for_the_side(result: ResolvedPrompt, vocabulary: Vocabulary) -> ResolvedPrompt:
-    """A question in place of a result whose side may be the viewer's."""
+def _doubtful_side(prompt: str, index: Index) -> str:
+    """Why a side in the text may not be what it looks like; "" if it is one."""
+    words = normalise(without_shorthand(prompt)).split()
+    if viewers_side(words):
+        return "The side may be the patient's or that of the displayed image, which usually shows the patient's left on its right; choose the patient's side."
+    if radiotherapy(words, index.words):
+        return "'RT' may mean right or radiotherapy; choose what you want, or write 'right'."
+    if filler_side(prompt):
+        return "'Left' or 'right' may be no side here; choose what you want."
+    return ""
+
+
+def _asked_for_the_side(result: ResolvedPrompt, vocabulary: Vocabulary, note: str) -> ResolvedPrompt:
+    """A question in place of a result whose side is in doubt."""
     asked = [term.structure for term in result.terms] or [*result.suggestions]
     names = dict.fromkeys(name for one in asked for name in (one, vocabulary.mirror(one)))
-    if ({*names} == {*asked} and not result.terms) or all(vocabulary.mirror(one) == one for one in asked):
+    if all(vocabulary.mirror(one) == one for one in asked):
         return result
-    note = "The side may be the patient's or that of the displayed image, which usually shows the patient's left on its right; choose the patient's side."
-    return ResolvedPrompt(result.prompt, "", PromptStatus.CLOSE, suggestions=tuple(names), note=note, text=result.prompt)
+    return ResolvedPrompt(result.prompt, "", PromptStatus.CLOSE, suggestions=tuple(sorted(names, key=vocabulary.names.index)), note=note, text=result.prompt)
 
 
 def _without_repeats(results: Sequence[ResolvedPrompt]) -> list[ResolvedPrompt]:

@@ -32,6 +32,48 @@ def test_an_image_elsewhere_in_the_text_makes_no_question(text: str):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "segment the parotid glands for RT", "parotids for RT", "RT parotid glands", "the RT structures: parotid glands", "parotid glands (RT)",
+        "CT/RT parotid glands", "RT OAR parotid", "both parotid glands for RT", "left parotid for RT", "dose to the rt parotid for RT",
+    ],
+)  # fmt: skip
+def test_radiotherapy_is_never_drawn_as_the_right_side(text: str):
+    (result,) = resolve(text, VOCABULARY)
+    assert result.status is PromptStatus.CLOSE
+    assert {*result.suggestions} == {"left parotid gland", "right parotid gland"}
+    assert "radiotherapy" in result.note
+
+
+@pytest.mark.parametrize("text", ["rt parotid", "Parotid_RT", "RT Parotid", "parotid gland, rt", "segment the rt parotid please", "larynx minus rt parotid"])
+def test_rt_beside_the_name_of_one_is_right(text: str):
+    assert resolve(text, VOCABULARY)[-1].resolved.endswith("right parotid gland")
+
+
+@pytest.mark.parametrize("text", ["lt/rt parotids", "lt and rt parotid"])
+def test_rt_beside_lt_is_right(text: str):
+    assert [r.resolved for r in resolve(text, VOCABULARY)] == ["left parotid gland", "right parotid gland"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "segment the parotid glands right now", "the left parotid, right?", "left parotid please, right now", "parotid glands minus right now",
+        "the parotid that is left", "what is left of the parotid", "what's left of the parotid gland", "both right parotid",
+    ],
+)  # fmt: skip
+def test_a_word_of_speech_is_no_side(text: str):
+    (result,) = resolve(text, VOCABULARY)
+    assert result.status is PromptStatus.CLOSE
+    assert {*result.suggestions} == {"left parotid gland", "right parotid gland"}
+
+
+def test_both_may_join_a_list_with_one_side_in_it():
+    assert [r.resolved for r in resolve("both the right parotid and the mandible", VOCABULARY)] == ["right parotid gland", "mandible"]
+    assert [r.resolved for r in resolve("Parotid, right", VOCABULARY)] == ["right parotid gland"]
+
+
+@pytest.mark.parametrize(
     ("text", "suggestions"),
     [
         ("hippocampus - anterior", ["hippocampus", "anterior hippocampus"]),
