@@ -7,13 +7,14 @@ import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .errors import InputError
 from .geometry import Geometry
 from .nifti_header import MAX_COSINE, NiftiHeader, check_matrices, check_voxels, read_nifti_header
+from .types import SIDE_UNSURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,13 @@ _HEADER_BYTES = 1 << 18
 _MODALITY_KEYS = ("Modality", "modality", "DICOM.Modality", "0008|0060")
 
 _IS_WINDOWS = sys.platform == "win32"
+
+
+class _Doubts(NamedTuple):
+    """Sentences about a file: those by which left and right may be exchanged, and others."""
+
+    sides: list[str]
+    others: list[str]
 
 
 @contextmanager
@@ -96,19 +104,20 @@ def why_not_found(path: str | Path) -> str:
 
 
 def read_image_file(path: Path) -> tuple[np.ndarray, Geometry, dict[str, str]]:
-    """Array (D, H, W), grid and text fields; ``metadata["warning"]`` is a sentence where the grid is in doubt.
+    """Array (D, H, W), grid and text fields; ``metadata["warning"]`` is a sentence where the grid is in doubt, and ``SIDE_UNSURE`` is set where
+    that is about left and right.
 
     Raises:
         InputError: unreadable, truncated, not a scalar 3D image of real numbers, or a grid that cannot be kept.
     """
-    warnings: list[str] = []
+    doubts = _Doubts([], [])
     nifti = read_nifti_header(path) if path.name.lower().endswith((".nii", ".nii.gz")) else None
     if nifti:
-        _check_nifti(path, nifti, warnings)
+        _check_nifti(path, nifti, doubts)
     elif path.name.lower().endswith((".mha", ".mhd")):
-        _check_metaimage(path, warnings)
+        _check_metaimage(path, doubts)
     else:
-        _check_nrrd(path, warnings)
+        _check_nrrd(path, doubts)
     with quiet_itk() as sitk:
         reader = sitk.ImageFileReader()
         reader.SetFileName(itk_name(path))
@@ -129,9 +138,11 @@ def read_image_file(path: Path) -> tuple[np.ndarray, Geometry, dict[str, str]]:
         raise InputError(f"The spacing and the sform matrix of '{path}' contradict each other; re-export the image with a valid geometry.")
     if nifti and nifti.is_contradictory:  # ITK takes the one or the other, as their codes are, without a word
         used = nifti.matrix_used(geometry.directions)
-        warnings.append(f"The two matrices of '{path.name}' disagree about orientation; the {used} was used: check left and right.")
-    if warnings:
-        metadata["warning"] = " ".join(warnings)
+        doubts.sides.append(f"The two matrices of '{path.name}' disagree about orientation; the {used} was used: check left and right.")
+    if any(doubts):
+        metadata["warning"] = " ".join([*doubts.sides, *doubts.others])
+    if doubts.sides:
+        metadata[SIDE_UNSURE] = "yes"
     return array, geometry, metadata
 
 
@@ -143,7 +154,7 @@ def _no_spacing(path: Path) -> str:
     return f"'{path.name}' does not state its voxel size: 1 mm was taken, so lengths and volumes may be wrong; export the image again."
 
 
-def _check_nifti(path: Path, header: NiftiHeader, warnings: list[str]) -> None:
+def _check_nifti(path: Path, header: NiftiHeader, doubts: _Doubts) -> None:
     if not header.dims or min(header.dims) < 1:
         raise InputError(f"'{path}' has the size {' x '.join(map(str, header.dims)) or '0'}; export an image with voxels.")
     check_matrices(path, header)
@@ -155,14 +166,14 @@ def _check_nifti(path: Path, header: NiftiHeader, warnings: list[str]) -> None:
                 f"The sform matrix of '{path}' is sheared by {tilt:.3g} degrees, which a NIfTI reader cannot keep;"
                 " resample the image to a straight grid, or save it as .nrrd, which keeps the shear."
             )
-        warnings.append(
+        doubts.others.append(
             f"The sform matrix of '{path.name}' is sheared by {tilt:.3g} degrees and was not used; its qform matrix (the scanner's) was."
         )
     if header.qform_code <= 0 and header.sform_code <= 0:
-        warnings.append(_no_orientation(path))
+        doubts.sides.append(_no_orientation(path))
 
 
-def _check_metaimage(path: Path, warnings: list[str]) -> None:
+def _check_metaimage(path: Path, doubts: _Doubts) -> None:
     """ITK reads "nan" as 0, and takes its own axes and 1 mm where a header has none."""
     with open(path, "rb") as handle:
         text = handle.read(_HEADER_BYTES).partition(b"ElementDataFile")[0].decode("latin-1")
@@ -173,12 +184,12 @@ def _check_metaimage(path: Path, warnings: list[str]) -> None:
         if key.strip().lower() in _METAIMAGE_NUMBERS and any(part.strip("+-").startswith(("nan", "inf")) for part in value.lower().split()):
             raise InputError(f"'{path}' has the non-finite value '{line.strip()}'; re-export the image with a valid geometry.")
     if not keys & _METAIMAGE_DIRECTIONS:
-        warnings.append(_no_orientation(path))
+        doubts.sides.append(_no_orientation(path))
     if not keys & _METAIMAGE_SPACINGS:
-        warnings.append(_no_spacing(path))
+        doubts.others.append(_no_spacing(path))
 
 
-def _check_nrrd(path: Path, warnings: list[str]) -> None:
+def _check_nrrd(path: Path, doubts: _Doubts) -> None:
     """ITK takes its own axes and 1 mm where a header has none, and any space that it does not know for its own."""
     with open(path, "rb") as handle:
         text = handle.read(_HEADER_BYTES).replace(b"\r\n", b"\n").partition(b"\n\n")[0].decode("latin-1").lower()
@@ -186,14 +197,14 @@ def _check_nrrd(path: Path, warnings: list[str]) -> None:
     has_directions = "(" in fields.get("space directions", "")  # else "none" for each axis
     space = fields.get("space", "")
     if not space or not has_directions:
-        warnings.append(_no_orientation(path))
+        doubts.sides.append(_no_orientation(path))
     elif space not in _NRRD_SPACES:
-        warnings.append(
+        doubts.sides.append(
             f"'{path.name}' states its orientation in the space {space}, which was read as left-posterior-superior: left and right may be exchanged,"
             " check them or export the image again."
         )
     if not has_directions and not re.search("[0-9]", fields.get("spacings", "")):
-        warnings.append(_no_spacing(path))
+        doubts.others.append(_no_spacing(path))
 
 
 def _check_header(path: Path, reader: Any, sitk: Any) -> None:

@@ -274,11 +274,14 @@ def _label_names(path: Path) -> dict[int, str]:
     return {int(key[len(mark) :]): text for key, text in header.items() if key.startswith(mark) and key[len(mark) :].isdigit()}
 
 
-def _check_shear(path: str | Path, geometry: Geometry) -> None:
-    if Path(path).name.lower().endswith(".nrrd"):
-        return
+def is_sheared(geometry: Geometry) -> bool:
+    """Whether the axes are not at right angles: ITK writes such a grid as NRRD alone, and straightens it without a word in other formats."""
     unit = geometry.directions
-    if np.abs(unit.T @ unit - np.eye(3)).max() > _MAX_COSINE:
+    return bool(np.abs(unit.T @ unit - np.eye(3)).max() > _MAX_COSINE)
+
+
+def _check_shear(path: str | Path, geometry: Geometry) -> None:
+    if not Path(path).name.lower().endswith(".nrrd") and is_sheared(geometry):
         raise OutputError(f"The image is sheared (a tilted gantry?), which '{path}' cannot keep; write a .seg.nrrd or .nrrd file instead.")
 
 

@@ -17,6 +17,9 @@ Progress = Callable[[float, str], None]
 #: ``cancel()`` is asked before each layer of the image branch; True stops the run with :class:`~RefSAM3DLib.errors.Cancelled`.
 Cancel = Callable[[], bool]
 
+#: Key of :attr:`Volume.metadata`.
+SIDE_UNSURE = "side_unsure"
+
 
 class Modality(str, Enum):
     """Kinds of image that a grid can be trained for."""
@@ -84,7 +87,8 @@ class Volume:
         modality: None until decided; ``modality_source`` says by whom: "dicom", "file", "inspection" or "user".
         source: path or node name for messages.
         dicom_files: source files of a DICOM series in slice order of ``array`` (needed to write a DICOM SEG).
-        metadata: text fields worth keeping with a result (series UID, description); never shown as identity.
+        metadata: text fields worth keeping with a result (series UID, description); never shown as identity. ``SIDE_UNSURE`` is one of them where
+            the file does not say for certain what is left and what is right.
     """
 
     array: np.ndarray

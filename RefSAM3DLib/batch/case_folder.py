@@ -11,8 +11,8 @@ from .cases import Case, image_stem, slug
 #: Names that mark a folder as the output of a batch; what lies in it is no input.
 OUTPUT_MARK = "batch.json"
 _DICOM_ENDINGS = ("", ".dcm", ".ima", ".dicom")
-#: Files of a folder that are opened to see whether they are DICOM.
-_LOOKED_AT = 5
+#: Most files of a folder that are opened to see whether one is DICOM, spread over all of them.
+_LOOKED_AT = 2000
 
 
 def read_folder(folder: Path) -> tuple[list[Case], list[str]]:
@@ -41,7 +41,7 @@ def read_folder(folder: Path) -> tuple[list[Case], list[str]]:
                 relative = (here / stem).relative_to(root)
                 cases.append(Case(name=relative.as_posix(), key=slug(stem), image=str(here / name)))
         candidates = [name for name in sorted(files) if _may_be_dicom(name)]
-        if any(is_dicom_file(here / name) for name in candidates[:_LOOKED_AT]):
+        if any(is_dicom_file(here / name) for name in candidates[:: -(-len(candidates) // _LOOKED_AT) or 1]):
             found, complaint = _dicom_cases(here)
             cases += found
             notes += complaint
@@ -67,9 +67,10 @@ def _whole_series(cases: list[Case], notes: list[str]) -> tuple[list[Case], list
 
 
 def _may_be_dicom(name: str) -> bool:
-    """By its name: many archives name files by their UID, so that what follows the last dot is a number. The index of a disc has no pixels."""
+    """By its name: many archives name files by their UID, so that what follows the last dot is a number. The index of a disc has no pixels, nor
+    have hidden files: macOS puts a "._IM0001" beside each IM0001 on foreign discs."""
     ending = os.path.splitext(name)[1].lower()
-    return name.upper() != "DICOMDIR" and (ending in _DICOM_ENDINGS or ending[1:].isdigit())
+    return not name.startswith(".") and name.upper() != "DICOMDIR" and (ending in _DICOM_ENDINGS or ending[1:].isdigit())
 
 
 def _dicom_cases(folder: Path) -> tuple[list[Case], list[str]]:

@@ -12,13 +12,13 @@ import numpy as np
 
 from ..errors import Cancelled, DeviceError
 from ..text.wording import swap_sides
-from ..types import Cancel, Progress, PromptResult, PromptStatus, ResolvedPrompt, Term, Verdict
+from ..types import SIDE_UNSURE, Cancel, Progress, PromptResult, PromptStatus, ResolvedPrompt, Term, Verdict
 from .decode import decode_views, tiles_for
 from .localize import BOX_PROBABILITY, Finding, box_above, inside_roi, localize, transfer_box
 from .plan import FINE_TILES, is_read_closely
 from .postprocess import NativeMap, combine, parts_of, remove_specks, tight_box, to_native
 from .preprocess import Box
-from .sides import side_doubt
+from .sides import SIDE_UNSURE_WARNING, side_doubt
 from .verdict import not_subtracted, nothing_in_region, outline_doubt, part_doubt, verdict_of
 
 if TYPE_CHECKING:
@@ -152,6 +152,8 @@ class PromptSession:
         likeliest = max(plain, key=lambda t: (t.presence >= self._calibration(t).absent_below, t.presence))
         presence, calibration = likeliest.presence, self._calibration(likeliest)
         warnings = [w for t in {(t.grid.name, t.branch): t for t in terms}.values() for w in self._scope_warnings(t)]
+        if self.embedding.volume.metadata.get(SIDE_UNSURE) and any(self._side(t.term.structure) for t in terms):
+            warnings.append(SIDE_UNSURE_WARNING)
         if prompt.note:
             warnings.append(prompt.note)
         encoding = 0.0

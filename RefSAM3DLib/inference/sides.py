@@ -10,6 +10,8 @@ from .embed import GridEmbedding
 #: Share of the fullest sagittal slice by which one lateral border may hold more of the body than the other: a crop of one side cuts through
 #: the trunk, neck or head there, a field of view that is too narrow through a shoulder or an arm at most.
 MAX_CUT = 0.4
+#: Of a structure with a side in such an image. The image's own warning names the file, which a result must not do: the name may be a person's.
+SIDE_UNSURE_WARNING = "The file does not say for certain what is left and what is right, so this may be the other side; check the side before you use it."
 
 
 def side_doubt(view: GridEmbedding, modality: Modality, side: str, index: float) -> str:

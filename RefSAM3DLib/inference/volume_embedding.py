@@ -14,7 +14,7 @@ from ..config import GridConfig
 from ..types import Modality, Volume
 from .embed import GridEmbedding
 from .preprocess import Frame, intensity_windows, read_at_once
-from .scope import extent_warning, modality_warning, units_warning
+from .scope import extent_warning, modality_warning, stated_warning, units_warning
 from .tiling import Layout, tile_count
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ class VolumeEmbedding:
     def scope_warnings(self, grid: GridConfig, learnt: GridConfig | None = None) -> tuple[str, ...]:
         """Why this image is not of the kind that the grid was trained on (empty: it is). ``learnt``: the grid as an adapter was tuned on it."""
         learnt = learnt or grid
-        found = (modality_warning(learnt, self.modality), extent_warning(learnt, self.whole_view(grid).extent_mm), self.units_warning)
+        kind = stated_warning(self.volume) or modality_warning(learnt, self.modality)
+        found = (kind, extent_warning(learnt, self.whole_view(grid).extent_mm), self.units_warning)
         return tuple(w for w in found if w)
 
 

@@ -148,6 +148,7 @@ def _export_case(
     import SimpleITK as sitk
 
     from ..compare import to_image
+    from ..segmentation_io import is_sheared
 
     masks: dict[str, np.ndarray] = {}
     rank: dict[str, tuple[bool, int]] = {}
@@ -169,7 +170,7 @@ def _export_case(
     for structure in sorted(labelled, key=lambda s: rank[s]):
         array[masks[structure]] = values[structure]
     image_name = _copy_image(session, first, target)
-    label_name = f"labels/{case}.nii.gz"
+    label_name = f"labels/{case}{'.nrrd' if is_sheared(geometry) else '.nii.gz'}"
     with write_aside(target / label_name) as aside:
         sitk.WriteImage(to_image(array, geometry), str(aside))
     volume = session.volume(first)
@@ -204,18 +205,22 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _copy_image(session: ReviewSession, item: ReviewItem, target: Path) -> str:
-    """A file is copied as it is. That of a pseudonymous case is written anew, without what its header says; so is a DICOM series, as NIfTI."""
+    """A file is copied as it is. That of a pseudonymous case is written anew, without what its header says; so is a DICOM series, as NIfTI, or as
+    NRRD where its gantry was tilted: NIfTI keeps no shear."""
     source = Path(item.image)
     ending = next((e for e in _COPIED if source.name.lower().endswith(e)), "")
-    relative = f"images/{item.case}{ending or '.nii.gz'}"
-    with write_aside(target / relative) as aside:
-        if ending and source.is_file() and item.case not in Identifiers(session.folder).cases:
+    if ending and source.is_file() and item.case not in Identifiers(session.folder).cases:
+        relative = f"images/{item.case}{ending}"
+        with write_aside(target / relative) as aside:
             shutil.copyfile(source, aside)
-        else:
-            import SimpleITK as sitk
+        return relative
+    import SimpleITK as sitk
 
-            from ..compare import to_image
+    from ..compare import to_image
+    from ..segmentation_io import is_sheared
 
-            volume = session.volume(item)
-            sitk.WriteImage(to_image(volume.array, volume.geometry), str(aside))
+    volume = session.volume(item)
+    relative = f"images/{item.case}{'.nrrd' if is_sheared(volume.geometry) else ending or '.nii.gz'}"
+    with write_aside(target / relative) as aside:
+        sitk.WriteImage(to_image(volume.array, volume.geometry), str(aside))
     return relative

@@ -48,7 +48,7 @@ def last_by_reviewer(entries: Iterable[dict[str, Any]]) -> dict[str, dict[Item, 
 
 
 def last_overall(entries: Iterable[dict[str, Any]], reviewer: str = "") -> dict[Item, dict[str, Any]]:
-    """Decision that counts for each item: the last final one of anybody, else the last one at all."""
+    """Decision that counts for each item: of the last ones of all reviewers the last that is final, else the last one at all."""
     return _fold(entries, reviewer)[0]
 
 
@@ -63,25 +63,28 @@ def late_decisions(entries: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def _fold(entries: Iterable[dict[str, Any]], reviewer: str = "") -> tuple[dict[Item, dict[str, Any]], dict[Item, tuple[dict[str, Any], dict[str, Any]]]]:
-    """The decision that counts for each item, and where one came too late for that, it and the one that counts."""
+    """The decision that counts for each item, and where one came too late for that, it and the one that counts.
+
+    Each reviewer's last entry stands: a later "skip" or re-prompt withdraws what the same reviewer had decided, and no colleague's decision.
+    """
+    standing: dict[Item, list[dict[str, Any]]] = {}
     counting: dict[Item, dict[str, Any]] = {}
     late: dict[Item, tuple[dict[str, Any], dict[str, Any]]] = {}
     for entry in decisions(entries):
         if reviewer and entry.get("reviewer") != reviewer:
             continue
-        item, before = item_of(entry), counting.get(item_of(entry))
-        final_before = before is not None and ReviewVerdict(before["verdict"]).is_final
-        if before is not None and final_before and _came_late(entry, before):
-            late[item] = entry, before
-            continue
-        # A colleague's later "skip" does not undo a decision; the same reviewer's re-prompt does.
-        if (
-            ReviewVerdict(entry["verdict"]).is_final
-            or not final_before
-            or (before is not None and before.get("reviewer") == entry.get("reviewer") and entry["verdict"] == "reprompt")
-        ):
-            counting[item] = entry
-            late.pop(item, None)
+        item = item_of(entry)
+        others = [other for other in standing.get(item, []) if other["reviewer"] != entry["reviewer"]]
+        place = len(others)
+        while place and _came_late(entry, others[place - 1]):
+            place -= 1
+        standing[item] = [*others[:place], entry, *others[place:]]
+        final = [other for other in standing[item] if ReviewVerdict(other["verdict"]).is_final]
+        counts = counting[item] = (final or standing[item])[-1]
+        if counts is not entry and entry in final:
+            late[item] = entry, counts
+        elif item in late and (counts is not late[item][1] or late[item][0] not in standing[item]):
+            del late[item]
     return counting, late
 
 

@@ -21,7 +21,7 @@ from RefSAM3DLib import image_files
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.geometry import Geometry, reorient
 from RefSAM3DLib.nifti_header import read_nifti_header
-from RefSAM3DLib.types import Modality, Volume
+from RefSAM3DLib.types import SIDE_UNSURE, Modality, Volume
 from RefSAM3DLib.volume_io import decide_modality, load_volume
 
 ARRAY = np.random.default_rng(0).integers(-900, 900, (5, 6, 7)).astype(np.int16)
@@ -141,6 +141,7 @@ def test_a_sheared_nifti_matrix_is_an_error_or_a_warning_but_never_ignored(tmp_p
         load_volume(nifti_matrices(tmp_path / "only.nii", SHEARED, qform_code=0))
     volume = load_volume(nifti_matrices(tmp_path / "both.nii", SHEARED, qform_code=1))
     assert "sheared by 6.84 degrees and was not used; its qform" in volume.metadata["warning"]
+    assert SIDE_UNSURE not in volume.metadata
     assert volume.geometry.spacing_xyz_mm == pytest.approx((0.8, 0.9, 2.5))
 
 
@@ -192,6 +193,7 @@ def test_two_nifti_matrices_that_disagree_are_told(tmp_path: Path, change: np.nd
     expected = (change if used == "sform" else np.eye(3)) @ np.diag([-0.8, -0.9, 2.5])
     assert np.allclose(volume.geometry.ijk_to_ras[:3, :3], expected, atol=1e-5)
     assert volume.metadata["warning"] == f"The two matrices of 'a.nii' disagree about orientation; the {used} was used: check left and right."
+    assert SIDE_UNSURE in volume.metadata
     assert read_nifti_header(as_nifti_2(path)).is_contradictory
 
 
@@ -247,6 +249,7 @@ def test_a_file_without_orientation_or_voxel_size_warns(tmp_path: Path, make, se
     warning = load_volume(make(tmp_path)).metadata["warning"]
     for sentence in (NO_ORIENTATION, NO_SPACING, FOREIGN_SPACE):
         assert (sentence in warning) == (sentence in sentences)
+    assert (SIDE_UNSURE in load_volume(make(tmp_path)).metadata) == (sentences != NO_SPACING)
     assert "\n" not in warning
     assert warning.endswith("export the image again.")
 

@@ -139,6 +139,21 @@ def test_dicom_files_that_are_named_by_their_uid_are_found_among_others(tmp_path
     assert [(case.private, bool(case.series)) for case in cases] == [(True, True)], notes
 
 
+@pytest.mark.parametrize("count", [7, 5000])
+def test_a_series_is_found_behind_hidden_files_and_many_others(tmp_path: Path, count: int) -> None:
+    folder = write_dicom_series(tmp_path / "disc")
+    for path in sorted(folder.iterdir()):
+        (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(200))  # as macOS writes beside each file on a foreign disc
+    for number in range(count):
+        (folder / f"A{number:05d}").write_text("no DICOM, and first in the order")
+    (tmp_path / "plain").mkdir()
+    for number in range(7):
+        (tmp_path / "plain" / f"README{number}").write_text("no DICOM at all")
+    cases, notes = find_cases(tmp_path)
+    assert [case.image for case in cases] == [str(folder)]
+    assert notes == []
+
+
 def test_a_series_in_two_folders_is_not_taken_for_two_whole_ones(tmp_path: Path) -> None:
     folder, other = write_dicom_series(tmp_path / "in" / "1"), tmp_path / "in" / "2"
     write_dicom_series(tmp_path / "in" / "whole")

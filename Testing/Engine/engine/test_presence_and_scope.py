@@ -15,7 +15,7 @@ from RefSAM3DLib.geometry import Geometry
 from RefSAM3DLib.inference.localize import Finding
 from RefSAM3DLib.inference.postprocess import NativeMap
 from RefSAM3DLib.inference.session import PromptSession, TermAnswer
-from RefSAM3DLib.types import Modality, Verdict
+from RefSAM3DLib.types import SIDE_UNSURE, Modality, Verdict
 
 
 def test_absent_structure_takes_no_fine_tile(checkpoint: Checkpoint) -> None:
@@ -173,3 +173,30 @@ def test_result_on_the_wrong_side_of_the_midline_is_warned_about(checkpoint: Che
             is_right_answer = r.resolved.startswith(side)
             assert (r.verdict is Verdict.PRESENT) == is_right_answer
             assert any("check the side" in w for w in r.warnings) != is_right_answer
+
+
+def test_a_structure_with_a_side_is_uncertain_where_the_file_does_not_say_which_side_is_left(
+    engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def outline(session: PromptSession, term: TermAnswer, *_: object) -> float:
+        low = 18 if term.term.structure.startswith("left") else 5
+        term.native = NativeMap(np.full((4, 4, 4), 0.9, np.float32), (8, 12, 8, 12, low, low + 4))
+        return 0.0
+
+    monkeypatch.setattr(PromptSession, "_draw", outline)
+    prompts = ("brainstem", "left parotid gland", "brainstem plus left parotid gland", "brainstem minus left parotid gland")
+    for metadata in ({}, {SIDE_UNSURE: "yes"}, {}):  # one encoding answers for all of them: the voxels are the same
+        found = engine.segment(dataclasses.replace(blocks(), metadata=metadata), prompts)
+        doubted = [any("what is left and what is right" in w for w in result.warnings) for result in found]
+        assert doubted == ([False, True, True, True] if metadata else [False] * 4)
+        assert all(result.verdict is Verdict.UNCERTAIN for result, doubt in zip(found, doubted, strict=True) if doubt)
+        assert found[0].verdict is Verdict.PRESENT
+
+
+def test_an_image_of_another_stated_modality_is_at_most_uncertain_and_says_why(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PromptSession, "_draw", outlined)
+    for stated, source, doubted in (("NM", "inspection", True), ("NM", "user", False), ("CT", "dicom", False)):
+        volume = dataclasses.replace(blocks(), metadata={"modality": stated}, modality_source=source)
+        found = engine.segment(volume, ["brainstem"])[0]
+        assert (found.verdict is Verdict.UNCERTAIN) == doubted
+        assert any("says NM (nuclear medicine), and no model was trained on that" in w for w in found.warnings) == doubted

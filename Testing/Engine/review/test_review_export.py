@@ -234,3 +234,38 @@ def test_result_of_an_image_that_is_no_dicom_needs_the_image_no_more(folder: Pat
     (tmp_path / "in" / "case_0.nii.gz").rename(tmp_path / "archived.nii.gz")
     (path,) = write_structured_result(ReviewSession(folder, "A"), "case_0", tmp_path / "signed")
     assert json.loads(path.read_text())["dicom_seg"] is None
+
+
+@pytest.mark.parametrize("kind", ["nrrd", "dicom"])
+def test_export_of_a_sheared_image_keeps_its_shear_in_image_and_label(tmp_path: Path, kind: str) -> None:
+    """ITK writes the tilt of a gantry to NIfTI as a straight grid, without a word."""
+    import SimpleITK as sitk
+
+    from RefSAM3DLib.image_files import read_image_file
+    from RefSAM3DLib.review import export_manifest
+
+    step = (0.0, 0.8, 3.0)
+    if kind == "dicom":
+        pydicom = pytest.importorskip("pydicom")
+        for k, path in enumerate(sorted(write_dicom_series(tmp_path / "in").iterdir())):
+            data = pydicom.dcmread(path)
+            data.ImagePositionPatient = [0.0, step[1] * k, step[2] * k]
+            data.save_as(path)
+    else:
+        (tmp_path / "in").mkdir()
+        image = sitk.ReadImage(str(write_volume(tmp_path / "straight.nrrd")))
+        length = float(np.hypot(*step[1:]))
+        image.SetSpacing((2.0, 1.5, length))
+        image.SetDirection((1, 0, 0, 0, 1, step[1] / length, 0, 0, step[2] / length))
+        sitk.WriteImage(image, str(tmp_path / "in" / "tilted.nrrd"))
+    run_batch(tmp_path / "in", tmp_path / "out", BatchOptions(prompts=("brainstem",), engine="batch_fake_engine:make", workers=0))
+    session = ReviewSession(tmp_path / "out", "A")
+    machine, geometry = session.machine_mask(session.items[0])
+    assert abs(float(geometry.directions[:, 1] @ geometry.directions[:, 2])) > 0.2
+    session.decide(session.items[0], "accept")
+    (entry,) = json.loads(export_manifest(session, tmp_path / "export").manifest.read_text())["training"]
+    label, label_grid, _ = read_image_file(tmp_path / "export" / entry["label"])
+    _, image_grid, _ = read_image_file(tmp_path / "export" / entry["image"])
+    assert np.array_equal(label == entry["labelled"][0], machine)
+    for grid in (label_grid, image_grid):
+        np.testing.assert_allclose(grid.ijk_to_ras, geometry.ijk_to_ras, atol=1e-4)
