@@ -15,9 +15,9 @@ from RefSAM3DLib.provenance import AUTOMATIC, SEMIAUTOMATIC
 
 from .labelmaps import BINARY_LABELMAP, segmentExtent, segmentsOf, voxelsOf
 from .pythonqt import TickTimer
+from .segment_owner import TYPE_TAG, textOf
 from .sequence_browser import browserOf, frameOf
 
-TYPE_TAG = "DICOM.SegmentAlgorithmType"
 #: Looked at so long after a change, so that no brush stroke waits for it.
 DELAY_MS = 300
 
@@ -90,7 +90,7 @@ class EditWatch:
             del self._machine[key], self._stamps[key]
         elif self._stamps[key] != _stamp(segment):
             self._stamps[key] = _stamp(segment)
-            kind = AUTOMATIC if _fingerprint(segment) in self._machine[key] else SEMIAUTOMATIC
+            kind = AUTOMATIC if fingerprint(segment) in self._machine[key] else SEMIAUTOMATIC
             if _typeOf(segment) != kind:
                 segment.SetTag(TYPE_TAG, kind)
 
@@ -100,7 +100,7 @@ class EditWatch:
             self._learn(segment, key)
 
     def _learn(self, segment: Any, key: Key) -> None:
-        self._machine.setdefault(key, set()).add(_fingerprint(segment))
+        self._machine.setdefault(key, set()).add(fingerprint(segment))
         self._stamps[key] = _stamp(segment)
 
     # ---- events
@@ -181,8 +181,7 @@ def tagOf(node: Any, segmentID: str) -> str:
 
 
 def _typeOf(segment: Any) -> str:
-    value = vtk.reference("")
-    return str(value) if segment.GetTag(TYPE_TAG, value) else ""
+    return textOf(segment, TYPE_TAG)
 
 
 def _frame(node: Any) -> int:
@@ -195,7 +194,7 @@ def _stamp(segment: Any) -> int:
     return image.GetMTime() if image is not None else 0
 
 
-def _fingerprint(segment: Any) -> int:
+def fingerprint(segment: Any) -> int:
     """Of place and voxels; segments may share a labelmap, so only the segment's own count."""
     image = segment.GetRepresentation(BINARY_LABELMAP)
     extent = segmentExtent(segment, image) if image is not None else None

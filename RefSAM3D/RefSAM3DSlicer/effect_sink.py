@@ -1,4 +1,7 @@
-"""Results of the effect: into the segment that was selected at the start, through the editor's masks, as one undo step."""
+"""Results of the effect: into the segment that was selected at the start, through the editor's masks, as one undo step.
+
+A segment of another structure, and one that a person painted in meanwhile, is left as it is: the result gets a segment of its own.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,11 @@ from slicer.i18n import tr as _
 
 from RefSAM3DLib.errors import InputError
 
-from .labelmaps import ijkToLocal, labelExtent, onGridOf, orientedMask, referenceGrid, voxelsOf
+from .edit_watch import fingerprint
+from .labelmaps import hasVoxels, ijkToLocal, labelExtent, onGridOf, orientedMask, referenceGrid, voxelsOf
 from .provenance import provenanceTags
 from .runs import Run, RunResult
+from .segment_owner import freeName, isOfAnother
 from .segmentation_writer import checkTarget, describe, isLocked
 from .sinks import codesOf, vocabularyOf
 from .task import Outcome
@@ -34,6 +39,8 @@ class EffectSink:
             raise InputError(_("The segment '{name}' is marked as completed; change its status or select another one.").format(name=name))
         self._effect, self._adapter = effect, adapter
         self._volumeID, self._segmentationID, self._segmentID = volumeNode.GetID(), segmentationNode.GetID(), segmentID
+        segment = segmentationNode.GetSegmentation().GetSegment(segmentID) if segmentID else None
+        self._atStart = fingerprint(segment) if segment is not None else 0
 
     def watchedNodeIDs(self) -> list[str]:
         """Without the segmentation there is nowhere to write."""
@@ -55,26 +62,46 @@ class EffectSink:
         if not placed:
             return
         editor = self._effect.parameterSetNode()
-        isFree = not editor.GetSelectedSegmentID()  # a segment that the user added and paints in meanwhile stays selected
+        selected = editor.GetSelectedSegmentID() or ""
+        target, isPainted = self._target(node, [outcome.result for outcome, _image in placed], run)
         self._effect.saveStateForUndo()
-        if self._segmentID:
+        if target:
             yield 0.1
-            self._modify(node, self._segmentID, [image for _outcome, image in placed])
+            self._modify(node, target, [image for _outcome, image in placed])
             self._nameIfFresh(node, placed[0][0].result, run, several=len(placed) > 1)
             for outcome, _image in placed:
-                outcome.segmentID = self._segmentID
+                outcome.segmentID = target
         else:
             for index, (outcome, image) in enumerate(placed):
                 outcome.segmentID = self._makeSegment(node, outcome.result, run)
-                self._modify(node, outcome.segmentID, [image])
+                self._modify(node, outcome.segmentID, [image], isPainted)
+                if isPainted:
+                    outcome.note = " ".join(part for part in (self._keptText(node, outcome.segmentID), outcome.note) if part)
                 yield (index + 1) / len(placed)
             made = [outcome.segmentID for outcome, _image in placed]
-            if isFree and (editor.GetSelectedSegmentID() or "") in ("", *made):
+            # A segment that the user chose or paints in meanwhile stays selected.
+            if not isPainted and selected == self._segmentID and (editor.GetSelectedSegmentID() or "") in ("", selected, *made):
                 editor.SetSelectedSegmentID(made[-1])
         for outcome, _image in placed:
             segment = node.GetSegmentation().GetSegment(outcome.segmentID)
             for key, value in provenanceTags(outcome.result, run.engine, self._adapter, assisted=True).items():
                 segment.SetTag(key, value)
+
+    def _target(self, node: Any, results: list[RunResult], run: Run) -> tuple[str, bool]:
+        """The segment that may take the results, or "" for a new one; and whether that is because a person changed it since Apply."""
+        if not self._segmentID:
+            return "", False
+        segment = node.GetSegmentation().GetSegment(self._segmentID)
+        if fingerprint(segment) != self._atStart:
+            return "", True
+        vocabulary, names = vocabularyOf(run), [result.resolved or result.prompt for result in results]
+        isOthers = hasVoxels(segment) and isOfAnother(segment, {name: codesOf(name, vocabulary) for name in names})
+        return "" if isOthers else self._segmentID, False
+
+    def _keptText(self, node: Any, segmentID: str) -> str:
+        kept, made = (node.GetSegmentation().GetSegment(one).GetName() for one in (self._segmentID, segmentID))
+        text = _("The segment '{kept}' was changed while the result was computed and was left as it is; the result is in the new segment '{made}'.")
+        return text.format(kept=kept, made=made)
 
     def _checkedNodes(self) -> tuple[Any, Any]:
         """The nodes of the start, if the editor still shows them: masks and intensity range are those of the editor."""
@@ -106,8 +133,8 @@ class EffectSink:
         grid = referenceGrid(node)
         return grid if grid is not None else self._effect.defaultModifierLabelmap()
 
-    def _modify(self, node: Any, segmentID: str, images: list[Any]) -> None:
-        """Set the segment to the union of images, through the editor's masks and overwrite mode.
+    def _modify(self, node: Any, segmentID: str, images: list[Any], spareOthers: bool = False) -> None:
+        """Set the segment to the union of images, through the editor's masks and overwrite mode (``spareOthers``: overlap is allowed).
 
         Beyond the box of what was there and what comes, "set" changes nothing: only that box is handed over.
         """
@@ -129,23 +156,27 @@ class EffectSink:
                 np.maximum(target, source, out=target, casting="unsafe")
         labelmap.GetPointData().GetScalars().Modified()
         labelmap.Modified()
-        self._write(node, segmentID, labelmap)
+        self._write(node, segmentID, labelmap, spareOthers)
 
-    def _write(self, node: Any, segmentID: str, labelmap: Any) -> None:
+    def _write(self, node: Any, segmentID: str, labelmap: Any, spareOthers: bool) -> None:
         """Slicer writes to the segment that it is given, but masks as for the one that is selected: for that moment it is the same one."""
         editor = self._effect.parameterSetNode()
-        before, held = editor.GetSelectedSegmentID(), editor.StartModify()  # no widget hears of it
+        before, overwrite, held = editor.GetSelectedSegmentID(), editor.GetOverwriteMode(), editor.StartModify()  # no widget hears of it
         editor.SetSelectedSegmentID(segmentID)
+        if spareOthers:  # the strokes that the new segment was made to spare
+            editor.SetOverwriteMode(editor.OverwriteNone)
         try:
             self._effect.modifySegmentByLabelmap(node, segmentID, labelmap, slicer.qSlicerSegmentEditorAbstractEffect.ModificationModeSet)
         finally:
             editor.SetSelectedSegmentID(before)
+            editor.SetOverwriteMode(overwrite)
             editor.EndModify(held)
 
     def _makeSegment(self, node: Any, result: RunResult, run: Run) -> str:
         segmentation, name = node.GetSegmentation(), result.resolved or result.prompt
-        segmentID = segmentation.AddEmptySegment(segmentation.GenerateUniqueSegmentID(name), name)
-        describe(segmentation.GetSegment(segmentID), name, result.colour, codesOf(name, vocabularyOf(run)), {})
+        free = freeName(segmentation, name)
+        segmentID = segmentation.AddEmptySegment(segmentation.GenerateUniqueSegmentID(name), free)
+        describe(segmentation.GetSegment(segmentID), free, result.colour, codesOf(name, vocabularyOf(run)), {})
         return segmentID
 
     def _nameIfFresh(self, node: Any, result: RunResult, run: Run, several: bool) -> None:

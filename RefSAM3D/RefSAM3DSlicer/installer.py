@@ -8,6 +8,8 @@ import importlib.util
 import logging
 import os
 import shutil
+import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +24,7 @@ from . import session
 
 log = logging.getLogger("refsam3d.installer")
 
-#: package -> (module to look for, requirement, download in MB). torch with GPU support is the big one.
+#: package -> (module to look for, requirement, download in MB). torch with GPU support is the big one, see :func:`downloadMb`.
 PACKAGES = {
     "torch": ("torch", "torch>=2.4,!=2.9.*", 2500),
     "open_clip_torch": ("open_clip", "open_clip_torch>=2.24", 10),
@@ -33,8 +35,10 @@ PACKAGES = {
 TORCH_REQUIREMENT = ">=2.4,!=2.9.*"
 #: What Slicer ships and what must stay as it is.
 PROTECTED = ("numpy", "scipy", "pillow", "SimpleITK", "pydicom", "setuptools", "requests", "torch", "torchvision")
-#: Unpacked, the GPU build of torch takes twice its download.
-DISK_FACTOR = 2.5
+#: MB of torch where there is no NVIDIA GPU to support.
+TORCH_CPU_MB, TORCH_MAC_MB = 250, 100
+#: Unpacked, a build of torch takes about so many times its download: with GPU support, and without it.
+UNPACKED_GPU, UNPACKED_CPU = 2.0, 4.0
 
 
 def missingPackages() -> list[str]:
@@ -77,9 +81,9 @@ def checkVersions() -> None:
 
 def question(missing: list[str]) -> str:
     """What will be installed and how much it is."""
-    size = sum(PACKAGES[package][2] for package in missing)
+    size = sum(downloadMb(package) for package in missing)
     return _(
-        "RefSAM3D needs Python packages that are not installed: {names} (up to {size:.1f} GB of download, less without an NVIDIA GPU). "
+        "RefSAM3D needs Python packages that are not installed: {names} (up to {size:.1f} GB of download). "
         "They are installed into Slicer's Python; what Slicer ships stays as it is."
     ).format(names=", ".join(missing), size=size / 1000.0)
 
@@ -111,18 +115,48 @@ def offer(missing: list[str], messages: Any, retry: Callable[[], None], setStatu
     messages.show("info", question(missing), {_("Install"): start, _("Not now"): messages.clear})
 
 
+def hasGpu() -> bool:
+    """True where torch comes with GPU support: the PyTorch extension asks the NVIDIA driver's own program, too."""
+    return sys.platform != "darwin" and shutil.which("nvidia-smi") is not None
+
+
+def downloadMb(package: str) -> int:
+    """What will be fetched of a package on this computer."""
+    if package != "torch" or hasGpu():
+        return PACKAGES[package][2]
+    return TORCH_MAC_MB if sys.platform == "darwin" else TORCH_CPU_MB
+
+
 def checkDisk(missing: list[str]) -> None:
-    """Raises RefSAM3DError if the packages will not fit: a full disk in the middle of an installation leaves a broken one."""
-    needed = DISK_FACTOR * sum(PACKAGES[package][2] for package in missing) / 1024.0
-    folder = os.path.dirname(os.path.abspath(importlib.__file__))
-    for place in {folder, tempfile.gettempdir()}:
+    """Raises RefSAM3DError if the packages will not fit: a full disk in the middle of an installation leaves a broken one.
+
+    The unpacked packages go where Slicer's Python keeps its own; the largest file that is fetched lies in the temporary folder meanwhile.
+    """
+    sizes = [downloadMb(package) / 1024.0 for package in missing]
+    target, temporary = _existing(sysconfig.get_path("purelib")), tempfile.gettempdir()
+    unpacked, fetched = (UNPACKED_GPU if hasGpu() else UNPACKED_CPU) * sum(sizes), max(sizes, default=0.0)
+    if os.stat(target).st_dev == os.stat(temporary).st_dev:
+        needs = {target: unpacked + fetched}
+    else:
+        needs = {target: unpacked, temporary: fetched}
+    for place, needed in needs.items():
         free = shutil.disk_usage(place).free / 2**30
         if free < needed:
-            raise RefSAM3DError(
-                _("The installation needs up to {needed:.1f} GB, but only {free:.1f} GB are free in '{place}'; free some space first.").format(
-                    needed=needed, free=free, place=place
-                )
-            )
+            text = _("The installation needs up to {needed:.1f} GB in '{place}', but only {free:.1f} GB are free there; free some space first.")
+            advice = "" if place == target and len(needs) > 1 else " " + _moveTemporary(temporary)
+            raise RefSAM3DError(text.format(needed=needed, free=free, place=place) + advice)
+
+
+def _moveTemporary(temporary: str) -> str:
+    text = _("Or set the environment variable TMPDIR to a folder on a larger disk and restart Slicer: temporary files go to '{place}' now.")
+    return text.format(place=temporary)
+
+
+def _existing(folder: str) -> str:
+    """The folder, or the nearest one above it that is there."""
+    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def constraintLines() -> list[str]:

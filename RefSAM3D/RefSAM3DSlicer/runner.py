@@ -57,6 +57,7 @@ class EngineRunner:
         self._deadline = 0.0
         self.lastUsed = time.monotonic()
         self._polling = False
+        self._ended: list[tuple[Run, RunState, Failure | None]] = []  # in this tick; their callbacks come after it
 
     # ---- what the application asks for
 
@@ -158,7 +159,10 @@ class EngineRunner:
     # ---- the timer's tick
 
     def poll(self) -> None:
-        """One tick: read messages, copy a little, watch the clock. Never waits; a callback that processes events does not re-enter it."""
+        """One tick: read messages, copy a little, watch the clock. Never waits; a callback that processes events does not re-enter it.
+
+        Runs that ended are told so afterwards: a callback may begin the next run and wait for it, which polls.
+        """
         if self._polling:
             return
         self._polling = True
@@ -166,6 +170,9 @@ class EngineRunner:
             self._tick()
         finally:
             self._polling = False
+            while self._ended:
+                run, state, failure = self._ended.pop(0)
+                run.end(state, failure)
 
     def _tick(self) -> None:
         link, worker = self._link, self._link.worker
@@ -204,7 +211,9 @@ class EngineRunner:
         self._dropBuffer()
         run, self._run, self._transfer = self._run, None, None
         self.lastUsed = time.monotonic()
-        if run is not None:
+        if run is not None and self._polling:
+            self._ended.append((run, state, failure))
+        elif run is not None:
             run.end(state, failure)
 
     def _onDeath(self, worker: WorkerProcess) -> None:
@@ -219,6 +228,8 @@ class EngineRunner:
         """Bring the volume across, a few milliseconds a tick, unless the worker holds it already; then send the request."""
         try:
             transfer.advance(self._link.heldKeys, lambda fraction: run.advance(SENT * fraction, "sending the volume"))
+            if self._run is not run:
+                return  # a progress callback cancelled it
         except RefSAM3DError as error:
             self._endRun(RunState.FAILED, Failure("input", str(error)))
             return

@@ -17,6 +17,7 @@ from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.provenance import PREFIX
 
 from .labelmaps import BINARY_LABELMAP, REFERENCE_GEOMETRY, combine, ijkToLocal, onGridOf, orientedMask, referenceGrid
+from .segment_owner import freeName, isEdited, keepCopy
 from .terminology import terminologyTag
 from .volume_bridge import Box, shapeOf
 
@@ -123,12 +124,16 @@ def describe(segment: Any, name: str, colour: tuple[int, int, int], codes: dict[
 
 
 class SegmentationWriter:
-    """Writes into one segmentation; every call of :meth:`write` is one segment and takes some milliseconds to 250 ms."""
+    """Writes into one segmentation; every call of :meth:`write` is one segment and takes some milliseconds to 250 ms.
+
+    Attributes:
+        kept: name of the hidden copy of what the last :meth:`write` took voxels from, "" if that was the machine's own or nothing.
+    """
 
     def __init__(self, volumeNode: Any, segmentationNode: Any, mode: Existing = Existing.NEW) -> None:
         checkTarget(segmentationNode)
         segmentationNode.CreateDefaultDisplayNodes()  # one that was made with a node selector has none: nothing would be seen
-        self.node, self.mode = segmentationNode, mode
+        self.node, self.mode, self.kept = segmentationNode, mode, ""
         self._matrix = ijkToLocal(volumeNode, segmentationNode)
         if not segmentationNode.GetSegmentation().GetConversionParameter(REFERENCE_GEOMETRY):
             segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
@@ -140,6 +145,7 @@ class SegmentationWriter:
         Raises:
             InputError: the segment is marked as completed, or there is none to subtract from or intersect with.
         """
+        self.kept = ""
         image = orientedMask(mask, box, self._matrix)
         if self._grid is not None:
             image = onGridOf(image, self._grid)
@@ -150,6 +156,8 @@ class SegmentationWriter:
             return self._add(image, name, colour, codes, tags)
         if isLocked(self.node, target):
             raise InputError(_("The segment '{name}' is marked as completed; change its status, or choose 'new segment'.").format(name=name))
+        if self.mode is not Existing.ADD and isEdited(self.node.GetSegmentation().GetSegment(target)):
+            self.kept = keepCopy(self.node, target)
         self._change(target, image)
         segment = self.node.GetSegmentation().GetSegment(target)
         for key, value in tags.items():
@@ -160,17 +168,12 @@ class SegmentationWriter:
         """A segment with a labelmap of its own, cropped to its box: 1 ms, where merging into shared layers takes up to 5 s."""
         segmentation = self.node.GetSegmentation()
         segment = slicer.vtkSegment()
-        describe(segment, self._freeName(name), colour, codes, tags)
+        describe(segment, freeName(segmentation, name), colour, codes, tags)
         segment.AddRepresentation(BINARY_LABELMAP, image)
         segment.SetLabelValue(1)
         segmentID = segmentation.GenerateUniqueSegmentID(name)
         segmentation.AddSegment(segment, segmentID)
         return segmentID
-
-    def _freeName(self, name: str) -> str:
-        segmentation = self.node.GetSegmentation()
-        taken = {segmentation.GetNthSegment(n).GetName() for n in range(segmentation.GetNumberOfSegments())}
-        return next(n for n in (name, *(f"{name} ({count})" for count in range(2, len(taken) + 3))) if n not in taken)
 
     def _change(self, segmentID: str, image: Any) -> None:
         logic = slicer.vtkSlicerSegmentationsModuleLogic

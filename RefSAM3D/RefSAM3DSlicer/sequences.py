@@ -25,8 +25,11 @@ class AllFrames:
 
     def __init__(self, logic: Any, volumeNode: Any, prompts: list[str], onProgress: Any = None, onEnd: Any = None, **arguments: Any) -> None:
         self._browser = browserOf(volumeNode)
-        # Each frame gets a segmentation of its own, which has nothing to replace, subtract from or share with.
-        self._logic, self._volumeID, self._prompts, self._arguments = logic, volumeNode.GetID(), prompts, {**arguments, "existing": Existing.NEW}
+        self._logic, self._volumeID, self._prompts = logic, volumeNode.GetID(), prompts
+        # Each frame gets a segmentation of its own, which has nothing to replace, subtract from or share with. A probability volume of each
+        # would be a pile of volumes that follow no frame.
+        self._arguments = {**arguments, "existing": Existing.NEW, "probability": False}
+        self._dropped = (_("Probability volumes are made of one frame only: choose 'Current frame' for one."),) if arguments.get("probability") else ()
         self._onProgress, self._onEnd = onProgress, onEnd
         self.frames, self.frame = self._browser.GetNumberOfItems(), 0
         self._before = self._browser.GetSelectedItemNumber()
@@ -68,7 +71,7 @@ class AllFrames:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return self._task.run.warnings
+        return (*self._task.run.warnings, *self._dropped)
 
     @property
     def elapsedS(self) -> float:

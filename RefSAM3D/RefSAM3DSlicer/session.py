@@ -37,6 +37,7 @@ def workerCommand(owner: str) -> tuple[list[str], dict[str, str]]:
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(part for part in (root(), environment.get("PYTHONPATH", "")) if part)
     environment["PYTHONIOENCODING"] = "utf-8"
+    environment["PYTHONSAFEPATH"] = "1"  # -m would look for modules in the current folder first, which is whatever Slicer was started in
     environment.update(workerEnvironment)
     return [sys.executable, "-m", "RefSAM3DLib.worker", "--owner", owner, *workerArguments], environment
 

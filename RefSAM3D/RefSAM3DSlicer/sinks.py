@@ -89,6 +89,7 @@ class SegmentationSink:
 
     def _writeOne(self, run: Run, result: RunResult, outcome: Outcome, writer: SegmentationWriter, volumeNode: Any, vocabulary: Vocabulary):
         name = result.resolved or result.prompt
+        edit_watch.start().look()  # the last brush stroke may be younger than the watch's delay
         tags = provenanceTags(result, run.engine, self._adapter, assisted=self._existing not in (Existing.NEW, Existing.REPLACE))
         try:
             outcome.segmentID = writer.write(result.mask, result.box, name, result.colour, codesOf(name, vocabulary), tags)
@@ -96,8 +97,12 @@ class SegmentationSink:
             outcome.note = str(error)
             return
         edit_watch.start().remember(writer.node, outcome.segmentID)
+        notes = []
+        if writer.kept:
+            notes.append(_("'{name}' held voxels that a person drew; as it was it is kept as the hidden segment '{kept}'.").format(name=name, kept=writer.kept))
         if not isSameGrid(volumeNode, writer.node):
-            outcome.note = _("Written on the segmentation's own voxel grid, which differs from the image's.")
+            notes.append(_("Written on the segmentation's own voxel grid, which differs from the image's."))
+        outcome.note = " ".join(notes)
 
     def _writeProbability(self, result: RunResult, volumeNode: Any) -> Iterator[float]:
         for node in writeProbability(result.probability, volumeNode, f"{result.resolved or result.prompt} probability (%)"):

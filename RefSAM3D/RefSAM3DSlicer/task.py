@@ -97,7 +97,7 @@ class SegmentTask:
         self._writing: Iterator[float] | None = None
         self._stepping, self._turnedBack, self._turned = False, False, ()
         self._timer = TickTimer(self.tick)
-        source = VolumeSource(volumeNode, modality)
+        self._source = source = VolumeSource(volumeNode, modality)
         nodes = [slicer.mrmlScene.GetNodeByID(nodeID) for nodeID in (self.volumeID, *sink.watchedNodeIDs()) if nodeID]
         self._watched = {node.GetID(): node.GetName() for node in nodes if node is not None}
         self.run = Run(prompts, lambda run: self._report(), self._onRunEnd)
@@ -205,6 +205,9 @@ class SegmentTask:
         assert self._writing is not None
         try:
             self._turnBack()
+            volumeNode = slicer.mrmlScene.GetNodeByID(self.volumeID)
+            if volumeNode is not None:
+                self._source.checkGrid(volumeNode)
             fraction = next(self._writing, None)
         except RefSAM3DError as error:
             self.failure = Failure("input", str(error))

@@ -17,6 +17,8 @@ from vtk.util import numpy_support
 from RefSAM3DLib.errors import InputError
 from RefSAM3DLib.geometry import Geometry
 
+from .failures import NOT_CHANGED
+
 #: Voxels copied and hashed in one step: about 2 ms, so that a tick can stop in time.
 STEP_BYTES = 2 << 20
 _MODALITIES = {"CT": "ct", "MR": "mr", "PT": "pet"}
@@ -55,13 +57,22 @@ def checkVolume(volumeNode: Any) -> None:
 
 def ijkToWorld(volumeNode: Any) -> np.ndarray:
     """(4, 4): voxel (i, j, k, 1) to world RAS in mm, linear parent transforms included."""
-    matrix = vtk.vtkMatrix4x4()
-    volumeNode.GetIJKToRASMatrix(matrix)
+    matrix = _ijkToNode(volumeNode)
     transform = volumeNode.GetParentTransformNode()
     if transform is not None:
         toWorld = vtk.vtkMatrix4x4()
         transform.GetMatrixTransformToWorld(toWorld)
         vtk.vtkMatrix4x4.Multiply4x4(toWorld, matrix, matrix)
+    return _numbers(matrix)
+
+
+def _ijkToNode(volumeNode: Any) -> Any:
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+def _numbers(matrix: Any) -> np.ndarray:
     return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
 
 
@@ -96,6 +107,7 @@ class VolumeSource:
         self.name = volumeNode.GetName()
         self.shape = shapeOf(volumeNode)
         self.modality = modality or modalityOf(volumeNode)
+        self._ijkToNode = _numbers(_ijkToNode(volumeNode))
         matrix = ijkToWorld(volumeNode)
         Geometry(self.shape, matrix)  # refuses impossible spacings before anything is sent
         self.ijkToRas = [float(value) for value in matrix.ravel()]
@@ -106,6 +118,18 @@ class VolumeSource:
 
     def _stampNow(self) -> tuple[Any, ...]:
         return (self._image.GetMTime(), self._scalars.GetMTime(), self.shape, tuple(self.ijkToRas), self.modality)
+
+    def checkGrid(self, volumeNode: Any) -> None:
+        """Refuse to write masks of this source onto another grid: in voxels they would lie elsewhere. A parent transform moves both and is fine.
+
+        Raises:
+            InputError: the node has other dimensions, or another place, than when it was captured.
+        """
+        image = volumeNode.GetImageData()
+        isThere = image is not None and shapeOf(volumeNode) == self.shape
+        if not isThere or not np.allclose(_numbers(_ijkToNode(volumeNode)), self._ijkToNode, rtol=0.0, atol=1e-6):
+            text = _("The image '{name}' got another voxel grid while it was segmented, and the result does not fit that.")
+            raise InputError(f"{text.format(name=self.name)} {NOT_CHANGED} " + _("Segment it again."))
 
     def knownKey(self) -> str:
         """Content key of the last copy if nothing has changed since, else ""."""

@@ -25,13 +25,14 @@ _VIEWERS_SIDE = tuple(
         rf"\b(?:{'|'.join(lexicon.SEEN_WORDS)}) (?:it )?(?:here )?(?:on|at|to|in) (?:the )?SIDE\b",
     )
 )
+#: Alike for both sides: a text and its mirror image mean the same of opposite sides.
 _FILLER_SIDE = tuple(
     re.compile(pattern)
     for pattern in (
-        r"\bright (?:now|away)\b",
-        r"\bright\s*\?\s*$",  # "the left parotid, right?", but "parotid, right" is the right one
-        r"\b(?:that|which|what|whatever) (?:is|was|are) left\b",
-        r"\bwhats left\b",
+        r"\b(?:left|right) (?:now|away)\b",
+        r"\b(?:left|right)\s*\?\s*$",  # "the left parotid, right?", but "parotid, right" is the right one
+        r"\b(?:that|which|what|whatever) (?:is|was|are) (?:left|right)\b",
+        r"\bwhats (?:left|right)\b",
     )
 )
 #: Clinical shorthand with a slash, which would otherwise part it ("c" and "left"). The other and the same side of what nobody said: a question.
@@ -129,22 +130,23 @@ def filler_side(text: str) -> bool:
     return any(pattern.search(text) for pattern in _FILLER_SIDE)
 
 
-def radiotherapy(words: Sequence[str], names: Collection[str]) -> bool:
-    """Whether "rt" may be radiotherapy: it is right only directly beside a word of a name in the singular ("rt parotid", "parotid gland rt").
+def abbreviated_side(words: Sequence[str], names: Collection[str]) -> str:
+    """"rt" or "lt" if it may be none ("rt" is radiotherapy, too), else "": it is one beside a word of a name in the singular ("rt parotid").
 
     Args:
         words: normalised. names: words of the vocabulary's names, in the singular.
 
-    >>> [radiotherapy(text.split(), {"parotid", "gland"}) for text in ("rt parotid gland", "parotid for rt", "parotid glands rt", "lt and rt parotids")]
-    [False, True, True, False]
+    >>> [abbreviated_side(text.split(), {"parotid", "gland"}) for text in ("rt parotid gland", "parotid for rt", "parotid glands rt", "lt and rt parotids")]
+    ['', 'rt', 'rt', '']
     """
-    if "rt" not in words or "lt" in words:
-        return False
-    place = list(words).index("rt")
+    found = [word for word in words if word in ("rt", "lt")]
+    if len({*found}) != 1:
+        return ""
+    place = list(words).index(found[0])
     before, after = (words[n] if 0 <= n < len(words) else "" for n in (place - 1, place + 1))
     beside = before in names or after in names
     several = any(word in lexicon.BOTH_SIDES or (word not in names and word.removesuffix("s") in names) for word in words)
-    return not beside or several or before in ("ct", "for") or words.count("rt") > 1
+    return found[0] if not beside or several or before in ("ct", "for") or len(found) > 1 else ""
 
 
 def join_pairs(tokens: list[str], pairs: Collection[frozenset[str]]) -> list[str]:

@@ -16,7 +16,7 @@ from ..types import PromptStatus, ResolvedPrompt, Term
 from . import lexicon
 from .lookup import Finding, look_up, trained_wording
 from .matching import Index, index_of
-from .parsing import RawGroup, filler_side, join_pairs, parse, radiotherapy, tokenise, viewers_side, without_shorthand, words_only
+from .parsing import RawGroup, abbreviated_side, filler_side, join_pairs, parse, tokenise, viewers_side, without_shorthand, words_only
 from .sharing import share
 from .vocabulary import Vocabulary
 from .wording import normalise, swap_sides
@@ -252,8 +252,9 @@ def _doubtful_side(prompt: str, index: Index) -> str:
     words = normalise(without_shorthand(prompt)).split()
     if viewers_side(words):
         return "The side may be the patient's or that of the displayed image, which usually shows the patient's left on its right; choose the patient's side."
-    if radiotherapy(words, index.words):
-        return "'RT' may mean right or radiotherapy; choose what you want, or write 'right'."
+    if short := abbreviated_side(words, index.words):
+        return {"rt": "'RT' may mean right or radiotherapy; choose what you want, or write 'right'.",
+                "lt": "'LT' is read as a side beside the name of one structure alone; choose what you want, or write 'left'."}[short]  # fmt: skip
     if filler_side(prompt):
         return "'Left' or 'right' may be no side here; choose what you want."
     return ""

@@ -159,7 +159,7 @@ def test_a_run_of_some_minutes_begins_nothing_later_but_the_smallest_volumes(mon
 
         def get(self, key: tuple[Any, ...], work: list[str]) -> dict[str, Any]:
             if key not in self.done:
-                asked.append(key[2:])
+                asked.append(key[3:])
                 clock[0] += 120
                 self.done[key] = round_of(1.0, 0.1)
             return self.done[key]

@@ -141,7 +141,7 @@ def test_a_browser_that_keeps_no_changes_takes_edit_and_tag_back_together():
 def test_a_sequence_that_plays_is_looked_at_when_it_stops(series, monkeypatch):
     looked = []
     settle(0.5)
-    monkeypatch.setattr(edit_watch, "_fingerprint", lambda segment, own=edit_watch._fingerprint: looked.append(1) or own(segment))
+    monkeypatch.setattr(edit_watch, "fingerprint", lambda segment, own=edit_watch.fingerprint: looked.append(1) or own(segment))
     series.browser.SetPlaybackActive(True)
     for frame in (1, 2):
         series.turn(frame)

@@ -81,6 +81,7 @@ def test_missing_packages_are_asked_for_once_inside_the_panel(panel, monkeypatch
     panel.prompts.add("mandible")
     installed, missing = [], ["torch", "open_clip_torch"]
     monkeypatch.setattr(installer, "missingPackages", lambda: list(missing))
+    monkeypatch.setattr(installer, "hasGpu", lambda: True)
     monkeypatch.setattr(installer, "install", lambda names: (installed.extend(names), missing.clear()))
     click(panel.ui.segmentButton)
     assert not panel.isRunning

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+import sysconfig
 import types
 from pathlib import Path
 
@@ -71,14 +72,60 @@ def test_without_the_pytorch_extension_the_user_is_told_where_to_get_it(monkeypa
         installer.install(["torch"])
 
 
-def test_a_small_disk_is_noticed_before_anything_is_installed(calls, monkeypatch):
+@pytest.fixture
+def gpu(monkeypatch):
+    """A computer with an NVIDIA driver."""
+    monkeypatch.setattr(installer.sys, "platform", "linux")
+    monkeypatch.setattr(installer.shutil, "which", lambda name: "/usr/bin/" + name)
+
+
+def disks(monkeypatch, target, temporary, separate=True):
+    """GiB free where Slicer's packages are, and in the temporary folder."""
+    purelib, device = sysconfig.get_path("purelib"), {}
+    device[installer.tempfile.gettempdir()] = 2 if separate else 1
+    free = {purelib: target, installer.tempfile.gettempdir(): temporary}
+    monkeypatch.setattr(installer.os, "stat", lambda place: types.SimpleNamespace(st_dev=device.get(place, 1)))
+    monkeypatch.setattr(installer.os.path, "isdir", lambda place: True)
+    monkeypatch.setattr(installer.shutil, "disk_usage", lambda place: types.SimpleNamespace(free=int(free[place] * 2**30)))
+
+
+def test_a_small_disk_is_noticed_before_anything_is_installed(calls, gpu, monkeypatch):
     monkeypatch.setattr(installer.shutil, "disk_usage", lambda place: types.SimpleNamespace(free=2**30, total=2**31, used=0))
     with pytest.raises(RefSAM3DError, match=r"only 1\.0 GB are free"):
         installer.install(["torch"])
     assert calls == []
 
 
-def test_the_question_names_packages_and_size():
+def test_the_temporary_folder_needs_room_for_the_largest_download_only(gpu, monkeypatch):
+    disks(monkeypatch, target=5.2, temporary=2.6)
+    installer.checkDisk(["torch", "open_clip_torch"])
+    disks(monkeypatch, target=5.2, temporary=1.0)
+    with pytest.raises(RefSAM3DError, match=r"needs up to 2\.4 GB in .* TMPDIR"):
+        installer.checkDisk(["torch", "open_clip_torch"])
+    disks(monkeypatch, target=3.0, temporary=100.0)
+    with pytest.raises(RefSAM3DError, match=r"needs up to 4\.9 GB .* only 3\.0 GB are free there; free some space first\.$"):
+        installer.checkDisk(["torch"])
+
+
+def test_on_one_disk_both_must_fit(gpu, monkeypatch):
+    disks(monkeypatch, target=6.0, temporary=6.0, separate=False)
+    with pytest.raises(RefSAM3DError, match=r"needs up to 7\.3 GB .* TMPDIR"):
+        installer.checkDisk(["torch"])
+
+
+@pytest.mark.parametrize(("platform", "enough"), [("linux", 1.3), ("win32", 1.3), ("darwin", 0.5)])
+def test_without_an_nvidia_gpu_little_is_needed(monkeypatch, platform, enough):
+    monkeypatch.setattr(installer.sys, "platform", platform)
+    monkeypatch.setattr(installer.shutil, "which", lambda name: None)
+    disks(monkeypatch, enough, enough, separate=False)
+    installer.checkDisk(["torch"])
+    disks(monkeypatch, 0.3, 0.3, separate=False)
+    with pytest.raises(RefSAM3DError):
+        installer.checkDisk(["torch"])
+    assert "2.5 GB" not in installer.question(["torch"])
+
+
+def test_the_question_names_packages_and_size(gpu):
     text = installer.question(["torch", "open_clip_torch"])
     assert "torch, open_clip_torch" in text
     assert "2.5 GB" in text

@@ -22,6 +22,7 @@ from mrml_cases import addTransform, addVolume, bright  # noqa: E402
 from RefSAM3DLib.errors import InputError, PromptError, RefSAM3DError  # noqa: E402
 from RefSAM3DSlicer import session  # noqa: E402
 from RefSAM3DSlicer.logic import RefSAM3DLogic  # noqa: E402
+from RefSAM3DSlicer.review import cli_task  # noqa: E402
 from RefSAM3DSlicer.runs import EngineChoice  # noqa: E402
 from RefSAM3DSlicer.task import TaskState  # noqa: E402
 
@@ -197,3 +198,70 @@ def test_a_progress_callback_that_processes_events_is_harmless(logic):
     task = logic.segment(addVolume(), PAROTID, probability=True, onProgress=lambda t: (application.processEvents(), seen.append(t.stage)))
     assert task.state is TaskState.DONE, task.failure
     assert len(seen) > 3
+
+
+@pytest.mark.parametrize("how", ["moved", "cropped", "transform"])
+def test_an_image_that_gets_another_grid_during_the_run_is_not_written_on(logic, how):
+    """A transform moves image and result alike; another grid would put the voxels elsewhere."""
+    volume = addVolume()
+    if how == "transform":
+        volume.SetAndObserveTransformNodeID(addTransform(30).GetID())
+    target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "target")
+    changed = []
+
+    def change(task):
+        if not changed and task.fraction > 0.3:
+            changed.append(how)
+            if how == "moved":
+                volume.SetOrigin(1.0, 2.0, 3.0)
+            elif how == "cropped":
+                slicer.util.updateVolumeFromArray(volume, np.zeros((12, 40, 50), np.int16))
+            else:
+                volume.SetAndObserveTransformNodeID(addTransform(-50).GetID())
+
+    task = logic.segment(volume, PAROTID, target, onProgress=change)
+    assert changed
+    if how == "transform":
+        assert task.state is TaskState.DONE
+        return
+    assert task.state is TaskState.FAILED
+    assert str(task.failure) == "The image 'CT' got another voxel grid while it was segmented, and the result does not fit that. " + (
+        "Your segmentation was not changed. Segment it again."
+    )
+    assert names(target) == []
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+def test_the_end_of_one_run_may_begin_the_next_and_wait_for_it(logic, end):
+    volume, following, cancelled = addVolume(), [], []
+
+    def onProgress(task):
+        if end == "cancelled" and task.fraction > 0.15 and not cancelled:
+            cancelled.append(task)
+            task.cancel()
+
+    def onEnd(task):
+        following.append(session.engineRunner().isBusy)
+        following.append(logic.segment(volume, "mandible", wait=False))
+        deadline = time.monotonic() + 60
+        while not following[-1].isOver and time.monotonic() < deadline:  # task.wait(), which would never return
+            session.engineRunner().wait(following[-1].run, timeout=1.0)
+            following[-1].tick()
+
+    task = logic.segment(volume, [PAROTID, "crash"] if end == "failed" else PAROTID, wait=False, onProgress=onProgress, onEnd=onEnd)
+    spin(lambda: task.isOver and len(following) == 2)
+    assert task.state is TaskState(end)
+    assert following[0] is False
+    assert following[1].state is TaskState.DONE
+
+
+def test_child_processes_import_nothing_from_the_folder_that_slicer_was_started_in(logic, tmp_path, monkeypatch):
+    (tmp_path / "RefSAM3DLib").mkdir()
+    (tmp_path / "RefSAM3DLib" / "__init__.py").write_text("raise ImportError('the wrong one')")
+    (tmp_path / "tokenize.py").write_text("raise ImportError('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    assert logic.segment(addVolume(), PAROTID).state is TaskState.DONE
+    ends = []
+    cli_task.CommandTask(["--version"], ends.append)
+    spin(lambda: ends)
+    assert (ends[0].exitCode, ends[0].failure) == (0, "")

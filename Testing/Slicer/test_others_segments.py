@@ -17,7 +17,9 @@ from mrml_cases import addVolume, bright
 from RefSAM3DLib.provenance import PREFIX
 from RefSAM3DSlicer import session
 from RefSAM3DSlicer.logic import RefSAM3DLogic
+from RefSAM3DSlicer.runs import Run, RunResult
 from RefSAM3DSlicer.segmentation_writer import Existing, SegmentationWriter, createSegmentation, findSegment
+from RefSAM3DSlicer.sinks import SegmentationSink
 
 MASK = bright()[1]
 MINE = np.zeros_like(MASK)
@@ -145,3 +147,48 @@ def test_without_a_segment_editor_the_result_is_written_all_the_same(volume):
     assert not hasattr(slicer.modules, "SegmentEditorWidget")
     task = RefSAM3DLogic().segment(volume, "mandible", createSegmentation(volume))
     assert task.outcomes[0].segmentID
+
+
+def hiddenCopies(node):
+    segmentation = node.GetSegmentation()
+    ids = [segmentation.GetNthSegmentID(number) for number in range(segmentation.GetNumberOfSegments())]
+    return [one for one in ids if not node.GetDisplayNode().GetSegmentVisibility(one)]
+
+
+@pytest.mark.parametrize("existing", ["replace", "subtract", "intersect"])
+def test_what_a_person_drew_is_kept_hidden_and_that_is_said(volume, existing):
+    node = createSegmentation(volume)
+    own = add(node, "mandible")
+    add(node, "neighbour", mask=np.roll(MINE, 9, axis=1))  # shares the labelmap
+    node.GetSegmentation().GetSegment(own).SetColor(0.1, 0.2, 0.3)
+    (outcome,) = RefSAM3DLogic().segment(volume, "mandible", node, existing=existing).outcomes
+    assert outcome.segmentID == own
+    (kept,) = hiddenCopies(node)
+    segment = node.GetSegmentation().GetSegment(kept)
+    assert (segment.GetName(), segment.GetColor()) == ("mandible (before)", (0.1, 0.2, 0.3))
+    np.testing.assert_array_equal(voxels(node, kept, volume), MINE)
+    assert outcome.note == "'mandible' held voxels that a person drew; as it was it is kept as the hidden segment 'mandible (before)'."
+
+
+def test_a_correction_of_a_moment_ago_is_kept_and_the_machine_s_own_result_is_not(volume):
+    logic, node = RefSAM3DLogic(), createSegmentation(volume)
+    (first,) = logic.segment(volume, "mandible", node, existing="replace").outcomes
+    (again,) = logic.segment(volume, "mandible", node, existing="replace").outcomes
+    assert (again.segmentID, again.note, hiddenCopies(node)) == (first.segmentID, "", [])
+    steps = SegmentationSink(volume, node, Existing.REPLACE, "")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(MINE, node, first.segmentID, volume)
+    run = Run(["mandible"])
+    run.results = [RunResult("mandible", "mandible", "present", 0.9, 0.9, 1.0, 0.1, WHOLE, MASK)]
+    list(steps.steps(run, []))  # before the watch has looked by itself
+    (kept,) = hiddenCopies(node)
+    np.testing.assert_array_equal(voxels(node, kept, volume), MINE)
+    np.testing.assert_array_equal(voxels(node, first.segmentID, volume), MASK)
+
+
+@pytest.mark.parametrize("mode", [Existing.NEW, Existing.ADD])
+def test_nothing_is_copied_where_no_voxel_is_lost(volume, mode):
+    node = createSegmentation(volume)
+    own = add(node, "mandible")
+    write(node, volume, mode)
+    assert hiddenCopies(node) == []
+    assert (voxels(node, own, volume) >= MINE).all()

@@ -74,6 +74,16 @@ def test_every_frame_is_drawn_whatever_is_to_become_of_existing_segments(series,
         assert str(value) == "AUTOMATIC"
 
 
+def test_all_frames_make_no_pile_of_probability_volumes_and_say_so(series):
+    _browser, proxy = series
+    before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+    task = sequences.AllFrames(RefSAM3DLogic(), proxy, ["mandible"], probability=True)
+    gui.spin(lambda: task.isOver, timeout=400)
+    assert task.state is TaskState.DONE
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == before
+    assert "Probability volumes are made of one frame only: choose 'Current frame' for one." in task.warnings
+
+
 @pytest.mark.parametrize(("what", "during"), [("sequence", 0), ("sequence", 1), ("sequence", 2), ("browser", 1), ("results", 1), ("results", 2)])
 def test_a_run_over_all_frames_whose_nodes_are_deleted_ends(series, what, during):
     gui.useFakeEngine(FAKE_STEP_S="0.02")
@@ -169,11 +179,13 @@ def following(series):
 
 
 def framesOf(node, proxy):
-    """Voxels of the only segment of each frame."""
+    """Voxels of the only segment of each frame, beside what was kept of one that a person changed."""
     found = []
     for frame in range(3):
         showFrame(proxy, frame)
-        assert node.GetSegmentation().GetNumberOfSegments() == 1
+        segmentation = node.GetSegmentation()
+        names = [segmentation.GetNthSegment(n).GetName() for n in range(segmentation.GetNumberOfSegments())]
+        assert [name.endswith("(before)") for name in names] in ([False], [False, True])
         found.append(np.array(slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), proxy)))
     return found
 
