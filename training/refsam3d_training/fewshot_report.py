@@ -129,7 +129,7 @@ def condition_lines(values: dict[str, Any]) -> list[str]:
     base, rows = values["base"], values["rows"]
     old = [row["old_structures"] for row in rows]
     lines = [
-        f"Dice on the test list of {values['set']} (n = {rows[0]['ours']['n']}), 95 % intervals by bootstrap over patients. "
+        f"Dice on the test list of {values['set']} (n = {rows[0]['ours']['n']}), 95 % intervals over patients. "
         f"Seeds: {', '.join(map(str, values['seeds']))}; on {values['hardware']}. "
         f"The base ({base['step']} steps, {base['hours']} hours) never met the {values['structure']}: neither its name nor its contour. "
         f"An adapter takes {values['finetune_steps']} steps and holds {100 * values['trained_share']:.0f} % of the parameters. "
