@@ -162,8 +162,8 @@ def _materialised(entry: dict[str, Any], output: Path, names: dict[int, str], fa
     assert geometry is not None
     parts, rivals = _that_fit(parts)
     for value, rival in rivals.items():
-        said = f"'{names[value]}' overlaps '{names[rival]}', and a label map holds one value per voxel: it is unknown here; a union of others: 'composites'"
-        faults.append(Fault(name, "overlap", said, serious=False))
+        said = f"'{names[value]}' overlaps '{names[rival]}', and a label map holds one value per voxel, so it is unknown here"
+        faults.append(Fault(name, "overlap", f"{said}; if it is a union of others, name it under 'composites' in datalist.json", serious=False))
     labels = np.zeros(geometry.shape_dhw, np.uint8 if max(parts, default=0) < 256 else np.uint16)
     for value in sorted(parts, key=lambda v: -int(parts[v].sum())):  # small structures win the voxels that two share
         labels[parts[value]] = value
