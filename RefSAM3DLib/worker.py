@@ -200,6 +200,7 @@ class Worker:
             modality=Modality(request.modality) if request.modality else None,
             modality_source="dicom" if request.modality else "",
             source=request.source,
+            metadata={"modality": request.stated} if request.stated else {},
         )
         if volume.modality is None:  # decided once: the engine's cache knows an image by its voxels, grid and modality
             from .volume_io import decide_modality

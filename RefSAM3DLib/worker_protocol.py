@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_type_hints
 
 #: Raised with every change of a message that an older side would misread.
-PROTOCOL = 3
+PROTOCOL = 4
 #: A frame holds texts and numbers only; the largest real one (a model card with its vocabulary) has some 100 kB.
 MAX_FRAME_BYTES = 16 * 2**20
 _LENGTH = struct.Struct("<I")
@@ -42,7 +42,8 @@ class Load:
 class Segment:
     """Find ``prompts`` in a volume. ``buffer`` is empty when the worker already holds the image of ``key``.
 
-    ``roi`` is a native half-open box (k0, k1, j0, j1, i0, i1) or empty; ``ijk_to_ras`` has 16 numbers, row by row.
+    ``roi`` is a native half-open box (k0, k1, j0, j1, i0, i1) or empty; ``ijk_to_ras`` has 16 numbers, row by row. ``modality`` is "ct", "mr", "pet"
+    or "" for what the voxels say; ``stated`` is what the image says of itself, in DICOM's letters ("US"), or empty.
     """
 
     id: int
@@ -53,6 +54,7 @@ class Segment:
     prompts: list
     buffer: dict = field(default_factory=dict)
     modality: str = ""
+    stated: str = ""
     source: str = ""
     probability: bool = False
     allow_unknown: bool = False

@@ -244,8 +244,7 @@ class EngineRunner:
 
     def _sendRequest(self, transfer: VolumeTransfer, run: Run) -> None:
         source = transfer.source
-        key = source.key()
-        held = key in self._link.heldKeys
+        held = (key := source.key()) in self._link.heldKeys
         self._sent = True
         self._request = self._link.send(
             protocol.Segment,
@@ -256,6 +255,7 @@ class EngineRunner:
             prompts=run.prompts,
             buffer={} if held else transfer.bufferName,
             modality=source.modality,
+            stated=source.stated,
             source=source.name,
             probability=self._options.probability,
             allow_unknown=self._options.allowUnknown,

@@ -84,10 +84,15 @@ def shapeOf(volumeNode: Any) -> tuple[int, int, int]:
 
 def modalityOf(volumeNode: Any) -> str:
     """ "ct", "mr", "pet" as DICOM says, or "" if it does not."""
+    return _MODALITIES.get(statedModality(volumeNode), "")
+
+
+def statedModality(volumeNode: Any) -> str:
+    """DICOM's letters ("CT", "US", "XA"), or "" where the image came without: what no model reads has to be said."""
     hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
     item = hierarchy.GetItemByDataNode(volumeNode) if hierarchy else 0
     text = hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""
-    return _MODALITIES.get(text or volumeNode.GetAttribute("DICOM.Modality") or "", "")
+    return (text or volumeNode.GetAttribute("DICOM.Modality") or "").strip().upper()
 
 
 class VolumeSource:
@@ -107,6 +112,7 @@ class VolumeSource:
         self.name = volumeNode.GetName()
         self.shape = shapeOf(volumeNode)
         self.modality = modality or modalityOf(volumeNode)
+        self.stated = "" if self.modality else statedModality(volumeNode)
         self._ijkToNode = _numbers(_ijkToNode(volumeNode))
         matrix = ijkToWorld(volumeNode)
         Geometry(self.shape, matrix)  # refuses impossible spacings before anything is sent
@@ -117,7 +123,7 @@ class VolumeSource:
         self._key = self.knownKey()
 
     def _stampNow(self) -> tuple[Any, ...]:
-        return (self._image.GetMTime(), self._scalars.GetMTime(), self.shape, tuple(self.ijkToRas), self.modality)
+        return (self._image.GetMTime(), self._scalars.GetMTime(), self.shape, tuple(self.ijkToRas), self.modality, self.stated)
 
     def checkGrid(self, volumeNode: Any) -> None:
         """Refuse to write masks of this source onto another grid: in voxels they would lie elsewhere. A parent transform moves both and is fine.
@@ -148,7 +154,7 @@ class VolumeSource:
         """
         source, goal = self._array.reshape(-1), target.reshape(-1)
         step = max(STEP_BYTES // source.itemsize, 1)
-        digest = hashlib.blake2b(repr((self.shape, self.dtype, self.ijkToRas, self.modality)).encode(), digest_size=16)
+        digest = hashlib.blake2b(repr((self.shape, self.dtype, self.ijkToRas, self.modality, self.stated)).encode(), digest_size=16)
         for start in range(0, source.size, step):
             end = min(start + step, source.size)
             reserve(start * source.itemsize, (end - start) * source.itemsize)

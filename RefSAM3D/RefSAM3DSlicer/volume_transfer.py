@@ -23,6 +23,7 @@ class VolumeSource(Protocol):
     dtype: str
     ijkToRas: list[float]
     modality: str
+    stated: str
     name: str
 
     def knownKey(self) -> str:

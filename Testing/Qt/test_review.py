@@ -44,6 +44,20 @@ def test_the_machine_mask_becomes_a_segment_in_its_place(review):
     assert review.view.editedMask() is None
 
 
+def test_the_hourglass_is_up_while_an_image_is_read_and_gone_after_it_could_not_be(review, monkeypatch):
+    up = []
+
+    def read(case, session, item):
+        up.append(len(slicer.app.overrideCursors))
+        raise OSError("The disk is gone.")
+
+    monkeypatch.setattr(review.scene, "showVolume", read)
+    goTo(review, "case_1/1")
+    assert up == [1]
+    assert slicer.app.overrideCursors == []
+    assert "The disk is gone." in review.messages.text
+
+
 def test_keys_walk_through_the_queue_and_jump(review):
     nodes = [slicer.vtkMRMLSliceNode() for _ in range(3)]
     for node, name in zip(nodes, ("Red", "Green", "Yellow"), strict=True):

@@ -104,6 +104,13 @@ def test_warnings_belong_to_their_run_and_the_device_is_the_one_it_ended_on(runn
     assert moved.engine.modelName == first.engine.modelName
 
 
+def test_what_the_image_says_it_is_reaches_the_engine(runner):
+    """An ultrasound is read by its voxels, as CT or MR: without its word nobody would be warned."""
+    one, source = runner(), volume()
+    source.modality, source.stated = "", "US"
+    assert any("says US (ultrasound)" in w and "Do not rely" in w for w in finish(one, start(one, source, "larynx")).warnings)
+
+
 def test_a_system_that_gives_no_memory_for_the_volume_ends_the_run(runner, monkeypatch):
     def refused(*_arguments, **_options):
         raise OSError(1455, "The paging file is too small")

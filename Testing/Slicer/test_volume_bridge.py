@@ -128,6 +128,20 @@ def test_modality_comes_from_dicom():
     assert bridge.modalityOf(node) == ""
     node.SetAttribute("DICOM.Modality", "MR")
     assert bridge.modalityOf(node) == "mr"
+    assert bridge.VolumeSource(node).stated == "", "known: nothing has to be said"
+
+
+def test_a_modality_that_no_model_reads_is_handed_on_unless_the_user_names_one():
+    node = addVolume()
+    assert bridge.VolumeSource(node).stated == ""
+    node.SetAttribute("DICOM.Modality", "US")
+    source = bridge.VolumeSource(node)
+    assert (source.modality, source.stated) == ("", "US")
+    named = bridge.VolumeSource(node, "mr")
+    assert (named.modality, named.stated) == ("mr", "")
+    for each in (source, named):
+        list(each.copyInto(np.zeros(each.shape, each.dtype)))
+    assert source.key() != named.key(), "an image of another kind is another question to the engine"
 
 
 def test_roi_box_covers_exactly_the_voxels_that_it_touches():

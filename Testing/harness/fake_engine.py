@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from RefSAM3DLib.errors import Cancelled, CheckpointError, DeviceError, InputError
+from RefSAM3DLib.inference.scope import stated_warning
 from RefSAM3DLib.types import PromptResult, Verdict
 
 STEPS = 20
@@ -69,6 +70,7 @@ class FakeEngine:
         known = key in self._encoded
         step = 0.0 if known else float(os.environ.get("FAKE_STEP_S", "0.005"))
         self.warnings += ["This model was not trained for MR images."] if volume.modality and volume.modality.value == "mr" else []
+        self.warnings += [warning] if (warning := stated_warning(volume)) else []
         for index in range(STEPS):
             if progress:
                 progress(index / STEPS, "encoding" if index < STEPS - 4 else "decoding")

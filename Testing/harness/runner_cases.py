@@ -23,7 +23,7 @@ class ArraySource:
     """A volume without MRML."""
 
     def __init__(self, array, name="array"):
-        self.array, self.name, self.modality = array, name, "ct"
+        self.array, self.name, self.modality, self.stated = array, name, "ct", ""
         self.shape, self.dtype = array.shape, array.dtype.str.lstrip("<|=")
         self.ijkToRas = [float(v) for v in np.diag([1.0, 1.0, 2.0, 1.0]).ravel()]
         self.copies, self._key = 0, ""

@@ -64,6 +64,7 @@ class Application:
 
     def __init__(self, scene, logic):
         self._scene, self._logic, self.signals, self.testing = scene, logic, Signals(), True
+        self.overrideCursors = []
 
     def mrmlScene(self):
         return self._scene
@@ -98,11 +99,11 @@ class Application:
     def coreIOManager(self):
         return InputOutput()
 
-    def setOverrideCursor(self, *_arguments):
-        pass
+    def setOverrideCursor(self, cursor):
+        self.overrideCursors.append(cursor)
 
     def restoreOverrideCursor(self):
-        pass
+        self.overrideCursors.pop()  # one that was never set is a fault
 
 
 class InputOutput:

@@ -16,6 +16,7 @@ from RefSAM3DLib.errors import InputError, RefSAM3DError
 from ..pythonqt import TickTimer, connect
 from ..segmentation_writer import SegmentationWriter, createSegmentation
 from ..volume_bridge import checkVolume, shapeOf
+from ..waiting import waiting
 from .review_scene import jumpTo
 from .review_widgets import button, row
 from .scene_arrays import checkVoxels, geometryOf, segmentArray
@@ -167,12 +168,13 @@ class CompareSection:
             self._end()
             return
         try:
-            comparison = next(self._steps, None)
-            if comparison is None:
-                self._end()
-                linkViews(True)
-                return
-            self._add(comparison)
+            with waiting(_("Comparing structure {number} ...").format(number=len(self.comparisons) + 1)):
+                comparison = next(self._steps, None)
+                if comparison is not None:
+                    self._add(comparison)
+                    return
+            self._end()
+            linkViews(True)
         except (RefSAM3DError, ImportError) as error:
             self._end()
             self._messages.show("error", str(error))

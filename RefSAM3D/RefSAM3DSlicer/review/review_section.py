@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from RefSAM3DLib.errors import RefSAM3DError
 
 from ..pythonqt import TickTimer
+from ..waiting import waiting
 from .decisions import Decisions
 from .item_view import ItemView
 from .opening import batchFolder, folderOfCurrent, offerDrafts
@@ -93,7 +94,8 @@ class ReviewSection:
     def _start(self, folder: Any) -> None:
         from RefSAM3DLib.review import ReviewSession
 
-        session = ReviewSession(folder, self.ui.reviewerEdit.text)
+        with waiting(_("Reading the results in {folder} ...").format(folder=folder)):
+            session = ReviewSession(folder, self.ui.reviewerEdit.text)
         settings = slicer.app.userSettings()
         settings.setValue(REVIEWER_KEY, session.reviewer)
         settings.setValue(FOLDER_KEY, str(folder))
@@ -131,7 +133,8 @@ class ReviewSection:
             RefSAM3DError: nothing is chosen, or the folder cannot be used.
         """
         p = self.parameters()
-        folder, case = folderOfCurrent(p, self.ui.reviewerEdit.text, self.ui.folderEdit.currentPath)
+        with waiting(_("Writing the image and its segmentation for the review ...")):
+            folder, case = folderOfCurrent(p, self.ui.reviewerEdit.text, self.ui.folderEdit.currentPath)
         self.scene.useVolume(case, p.inputVolume)
         self._start(folder)
 
@@ -193,7 +196,8 @@ class ReviewSection:
         current = self.view.item
         if not self.leave():
             return
-        self.session.refresh()
+        with waiting(_("Reading the results again ...")):
+            self.session.refresh()
         self.fill()
         if current is not None:
             self.go(self.session.find(current.id))
@@ -218,7 +222,8 @@ class ReviewSection:
 
     def show(self, item: Any) -> None:
         p = self.parameters()
-        problem = self.view.open(item, p.inputVolume if p is not None else None)
+        with waiting(_("Opening {case} ...").format(case=item.name or item.case)):
+            problem = self.view.open(item, p.inputVolume if p is not None else None)
         with contextlib.suppress(OSError):  # where the reviewer stood is a convenience; a read-only folder may be looked at
             self.session.set_position(item)
         self.ui.commentEdit.text = self.view.comment
