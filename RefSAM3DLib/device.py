@@ -41,7 +41,8 @@ def available_devices() -> list[str]:
 def self_check(device: str) -> SelfCheck:
     """Run the operations that this network stands on and compare with the CPU.
 
-    3D convolutions, transposed ones and attention were silently wrong on some releases (torch 2.9, Apple GPUs).
+    3D convolutions, transposed ones and attention were silently wrong on some releases (torch 2.9, Apple GPUs), some only for certain memory
+    layouts and numbers of channels: those of the network are tried.
     """
     import torch
     import torch.nn.functional as F
@@ -53,11 +54,17 @@ def self_check(device: str) -> SelfCheck:
 
     x, w, up, depthwise = draw(2, 8, 12, 12, 12), draw(16, 8, 3, 3, 3), draw(16, 8, 2, 2, 2), draw(8, 1, 3, 3, 3)
     q, bias = draw(2, 4, 64, 16), draw(2, 4, 64, 64)
+    wide, square, half = draw(2, 128, 6, 6, 6), draw(128, 128, 3, 3, 3), draw(128, 32, 2, 2, 2)
 
     def outputs(where: str) -> list[torch.Tensor]:
-        a, b, c, d, e, f = (t.to(where) for t in (x, w, up, depthwise, q, bias))
+        a, b, c, d, e, f, g, h, i = (t.to(where) for t in (x, w, up, depthwise, q, bias, wide, square, half))
         y = F.instance_norm(F.conv3d(a, b, stride=2, padding=1))
-        return [y, F.conv_transpose3d(y, c, stride=2), F.conv3d(a, d, padding=1, groups=8), F.scaled_dot_product_attention(e, e, e, attn_mask=f)]
+        found = [y, F.conv_transpose3d(y, c, stride=2), F.scaled_dot_product_attention(e, e, e, attn_mask=f)]
+        found.append(F.interpolate(e, size=(48, 20), mode="bilinear", align_corners=False))
+        for layout in (torch.contiguous_format, torch.channels_last_3d):  # tokens become volumes as transposed views
+            few, many = a.to(memory_format=layout), g.to(memory_format=layout)
+            found += [F.conv3d(few, d, padding=1, groups=8), F.conv3d(few, b, padding=1), F.conv3d(many, h, padding=1), F.conv_transpose3d(many, i, stride=2)]
+        return found
 
     try:
         expected = outputs("cpu")
@@ -99,8 +106,20 @@ def choose_device(request: str = "auto") -> tuple[torch.device, list[str]]:
     if kind != "cpu":
         check = self_check(request)
         if not check.passed:
-            raise DeviceError(f"The device '{request}' gives wrong results ({check.message}); use --device cpu.")
+            raise DeviceError(f"The device '{request}' did not pass its check ({check.message}); close other programs that use it, or use --device cpu.")
     return torch.device(request), []
+
+
+def has_bf16(device: str) -> bool:
+    """Whether bf16 makes a device faster: a CUDA card that computes in it (Turing and older cards only emulate it), or a CPU with its instructions."""
+    import torch
+
+    where = torch.device(device)
+    if where.type == "cuda":
+        return torch.cuda.get_device_capability(where) >= (8, 0)
+    if where.type != "cpu" or not torch.backends.mkldnn.is_available():  # torch for Apple's processors comes without oneDNN and its questions
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def device_title(device: torch.device) -> str:

@@ -69,6 +69,7 @@ class RefSAM3DEngine:
     ) -> None:  # fmt: skip
         self.checkpoint = tuned or checkpoint
         self.device, self.warnings = choose_device(device)
+        self._chosen = self.device  # a shortage of its memory may lead to the CPU for a while
         self.adapter, self.adapter_sha256 = adapter, adapter_sha256
         self.branches = [Branch(checkpoint, self.device)]
         if tuned is not None:
@@ -132,10 +133,18 @@ class RefSAM3DEngine:
         return sum(e.bytes for e in self._embeddings.values())
 
     def release(self) -> None:
-        """Forget encoded images."""
+        """Forget encoded images, and use the chosen device again if a shortage of its memory has led to the CPU."""
         with self._lock:
             self._embeddings.clear()
             empty_cache(self.device)
+            if self.device == self._chosen:
+                return
+            try:
+                self._move_to(self._chosen)
+            except RuntimeError as error:
+                if not is_shortage(error):
+                    raise
+                self._move_to(torch.device("cpu"))
 
     def resolve(self, prompts: Sequence[str] | str) -> list[ResolvedPrompt]:
         """What the prompts mean to this checkpoint; nothing is computed."""
@@ -202,13 +211,8 @@ class RefSAM3DEngine:
         Raises:
             MemoryRefusalError: with what it needs, what is free, and what to do.
         """
-
-        def forget_other_images() -> None:
-            for key in [k for k, other in self._embeddings.items() if other is not embedding]:
-                del self._embeddings[key]
-
         config, geometry = self.checkpoint.config, embedding.volume.geometry
-        for give_up in (forget_other_images, lambda: drop_unplanned(embedding, readings)):
+        for give_up in (lambda: self._forget_others(embedding), lambda: drop_unplanned(embedding, readings)):
             try:
                 check_memory(config, geometry, readings, held_bytes(embedding, readings))
             except MemoryRefusalError:
@@ -221,7 +225,7 @@ class RefSAM3DEngine:
     def _with_what_fits(self, embedding: VolumeEmbedding, work: Callable[[], _Answer]) -> _Answer:
         """Do some work on an image; where memory runs out, do it again with smaller tiles, then on the CPU."""
         if any(grid.device != self.device for grid in embedding.grids.values()):
-            embedding.grids.clear()  # made before this engine fell back to the CPU
+            embedding.grids.clear()  # made before this engine changed its device
         try:
             while True:
                 try:
@@ -235,31 +239,42 @@ class RefSAM3DEngine:
             self._forget_beyond_limit(embedding)
 
     def _need_less(self, embedding: VolumeEmbedding, shortage: str) -> None:
-        """Make the next attempt need less memory: smaller tiles, then the CPU.
+        """Make the next attempt need less memory, or find more: without the other images, in smaller tiles, then on the CPU.
 
         Raises:
             DeviceError: nothing smaller is left.
         """
-        if not embedding.small_tiles:
+        if self._forget_others(embedding):
+            empty_cache(self.device)  # nothing is worse for it: no word
+        elif not embedding.small_tiles:
             embedding.use_small_tiles()
             self._note(f"{self.device_name} ran out of memory; this image is read in smaller tiles, which see less around them.")
         elif self.device.type == "cpu":
             raise MemoryRefusalError(f"Out of memory ({shortage}); close other programs, or crop the volume or give a region of interest.")
         else:
-            self._note(f"{self.device_name} ran out of memory; from here on the CPU is used, until the model is loaded again.")
-            self._move_to_cpu()
+            self._note(f"{self.device_name} ran out of memory; from here on the CPU is used, until the images are released.")
+            full = self.device
+            self._move_to(torch.device("cpu"))
             embedding.use_small_tiles(False)
             self._embeddings[embedding.key] = embedding
+            empty_cache(full)  # for other programs
 
     def _note(self, warning: str) -> None:
         logger.warning(warning)
         self.warnings.append(warning)
 
-    def _move_to_cpu(self) -> None:
-        self.device = torch.device("cpu")
+    def _move_to(self, device: torch.device) -> None:
+        self.device = device
         for branch in self.branches:
-            branch.move_to(self.device)
+            branch.move_to(device)
         self._embeddings.clear()
+
+    def _forget_others(self, embedding: VolumeEmbedding) -> bool:
+        """Whether there was another image to forget."""
+        others = [key for key, other in self._embeddings.items() if other is not embedding]
+        for key in others:
+            del self._embeddings[key]
+        return bool(others)
 
     def _embedding(self, volume: Volume) -> VolumeEmbedding:
         """Embedding of a volume by content; the least recently used ones go when the limit is reached."""

@@ -106,6 +106,8 @@ class Worker:
         started = time.monotonic()
         if self._loaded != wanted:
             self._images.clear()
+            if self._engine is not None:  # its encodings know it and it knows them: they would stay on the card beside the next model's
+                self._engine.release()
             self._engine, self._loaded = None, None
             self._engine = self._factory(*choice)
             self._loaded = wanted

@@ -69,8 +69,12 @@ def _torch(found: dict[str, Any]) -> None:
     found["torch_build"] = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            free, total = torch.cuda.mem_get_info(index)
-            name = torch.cuda.get_device_name(index)
+            try:
+                free, total = torch.cuda.mem_get_info(index)
+                name = torch.cuda.get_device_name(index)
+            except RuntimeError as error:  # a full card, or one that another program has for itself
+                found["problems"].append(f"cuda:{index} cannot be asked: {str(error).splitlines()[0]}"[:300])
+                continue
             found["devices"].append(f"cuda:{index} {name}, {free / 2**30:.1f} of {total / 2**30:.1f} GB free")
     elif torch.version.cuda:
         found["problems"].append("torch was built for CUDA, but no GPU can be used: check the driver, or ignore this and compute on the CPU.")

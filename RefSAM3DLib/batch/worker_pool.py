@@ -247,13 +247,18 @@ def end_with_parent() -> None:
 
 
 def _spread_over_gpus(arguments: dict[str, Any], index: int) -> dict[str, Any]:
-    """Worker n takes GPU n of several."""
+    """Worker n takes GPU n of several; with "auto", a card that computes nothing useful is left to the choice of the engine, which says why."""
     if arguments.get("device", "auto") not in ("auto", "cuda") or "device" not in arguments:
         return arguments
     import torch
 
+    from ..device import self_check
+
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return {**arguments, "device": f"cuda:{index % count}"} if count > 1 else arguments
+    if count < 2:
+        return arguments
+    card = f"cuda:{index % count}"
+    return arguments if arguments.get("device") == "auto" and not self_check(card).passed else {**arguments, "device": card}
 
 
 def _as_error(content: tuple[str, str, bool]) -> Exception:

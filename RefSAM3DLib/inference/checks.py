@@ -17,8 +17,12 @@ from ..types import Volume
 KEY_BLOCK = 16 << 20
 #: Voxels are read in single precision, which ends at 3.4e38: weighted sums of larger ones overflow.
 MAX_VALUE = 1e38
-#: What the allocators of torch, CUDA with its libraries and Metal say in plain RuntimeErrors when memory runs out, in lower case.
-_SHORTAGES = ("out of memory", "allocate memory", "not enough memory", "alloc_failed", "invalid buffer size")
+#: What the allocators of torch, CUDA with its libraries and Metal say in plain RuntimeErrors when memory runs out, in lower case. cuDNN has no engine left
+#: where its workspace does not fit, and neither library starts on a full card.
+_SHORTAGES = (
+    "out of memory", "allocate memory", "not enough memory", "alloc_failed", "invalid buffer size",
+    "unable to find an engine", "cudnn_status_not_initialized", "cublas_status_not_initialized",
+)  # fmt: skip
 
 
 def content_key(volume: Volume) -> str:
@@ -65,7 +69,7 @@ def check_volume(volume: Volume) -> None:
 def is_shortage(error: Exception) -> bool:
     """Whether a run failed for want of memory."""
     text = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in text for words in _SHORTAGES)
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(words in text for words in _SHORTAGES)
 
 
 def empty_cache(device: torch.device) -> None:

@@ -145,6 +145,18 @@ def test_a_stopped_run_goes_on_and_failures_are_tried_again(tmp_path: Path) -> N
     assert set(Journal(path).done) >= {("r", "cpu", "own", "128", 1), ("other", "cpu", "own", "128", 0)}
 
 
+def test_a_pinned_process_is_refused(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """The contestants inherit the one core that an OpenMP library binds the benchmark to."""
+    import run
+
+    monkeypatch.setenv("OMP_PROC_BIND", "true")
+    monkeypatch.setattr(sys, "argv", ["run.py", "quick"])
+    monkeypatch.setattr(run, "run", lambda *_arguments: pytest.fail("measured all the same"))
+    with pytest.raises(SystemExit):
+        run.main()
+    assert "OMP_PROC_BIND=true" in capsys.readouterr().err
+
+
 def test_a_run_of_some_minutes_begins_nothing_later_but_the_smallest_volumes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
     import run
     import volumes

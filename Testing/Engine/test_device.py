@@ -39,7 +39,7 @@ def test_wrong_convolution_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> N
 
     def drifting(*args: torch.Tensor, **keywords: int) -> torch.Tensor:
         calls.append(1)
-        return real(*args, **keywords) * (1.02 if len(calls) > 2 else 1.0)
+        return real(*args, **keywords) * (1.02 if len(calls) > 7 else 1.0)
 
     monkeypatch.setattr(torch.nn.functional, "conv3d", drifting)
     check = self_check("cpu")
@@ -88,7 +88,7 @@ def test_auto_takes_the_best_that_passes_and_says_why_a_better_one_was_left(offe
 
 def test_requested_device_that_computes_wrongly_is_refused(offered: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     checks(monkeypatch, cuda=True, mps=False)
-    with pytest.raises(DeviceError, match=r"'mps' gives wrong results \(mps: difference 0\.5\); use --device cpu"):
+    with pytest.raises(DeviceError, match=r"'mps' did not pass its check \(mps: difference 0\.5\); close other programs that use it, or use --device cpu"):
         choose_device("mps")
     assert choose_device("cuda:1")[0] == torch.device("cuda:1")
 

@@ -29,13 +29,13 @@ from RefSAM3DLib.checkpoint import load_checkpoint  # noqa: E402
 from RefSAM3DLib.engine import DEFAULT_MODEL  # noqa: E402
 from RefSAM3DLib.resources import resource_path  # noqa: E402
 
-FIGURES = ROOT / "Docs" / "figures" / "batch_time.json"
+FIGURES = ROOT / "Docs" / "figures"
 PROMPTS = ("brainstem", "spinal cord", "right parotid gland", "left parotid gland", "mandible")
 
 
 def measure(args: argparse.Namespace, workers: int, sha256: str) -> dict[str, Any]:
     """One batch; its row for the figures."""
-    folder = args.work / f"{sha256[:12]}-{args.cases}-{workers}"
+    folder = args.work / f"{sha256[:12]}-{args.cases}-{workers}-{args.device.replace(':', '')}"
     row_file = folder.with_suffix(".json")
     if row_file.is_file():
         row: dict[str, Any] = json.loads(row_file.read_text(encoding="utf-8"))
@@ -61,6 +61,7 @@ def measure(args: argparse.Namespace, workers: int, sha256: str) -> dict[str, An
 def main(args: argparse.Namespace) -> None:
     """Measure what is not measured yet and write the figures."""
     args.data, args.work = args.data.resolve(), args.work.resolve()
+    args.output = args.output or FIGURES / f"batch_time{'' if args.device == 'cpu' else '-' + args.device.replace(':', '')}.json"
     args.work.mkdir(parents=True, exist_ok=True)
     model = load_checkpoint(Path(args.model) if args.model else resource_path(*DEFAULT_MODEL))
     content = json.loads((args.data / "datalist.json").read_text(encoding="utf-8"))
@@ -84,5 +85,5 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--model", default="", help="checkpoint file (default: the one that ships)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("-o", "--output", type=Path, default=FIGURES, help="where the figures go")
+    parser.add_argument("-o", "--output", type=Path, help="where the figures go (default: batch_time.json, or batch_time-DEVICE.json beside it)")
     main(parser.parse_args())

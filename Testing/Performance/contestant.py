@@ -59,7 +59,7 @@ CONTESTANTS = {
 
 def measure(contestant: str, volume: str, device: str) -> dict[str, Any]:
     """Times, memory and facts of one round."""
-    from measuring import Meter, calibration_gflops
+    from measuring import Meter, calibration_gflops, synchronise
 
     facts: dict[str, Any] = {}
     engine: Any = None
@@ -75,8 +75,10 @@ def measure(contestant: str, volume: str, device: str) -> dict[str, Any]:
     before = calibration_gflops(device)
     import torch
 
-    with torch.inference_mode():  # the first convolution of a process builds oneDNN's tables
-        torch.nn.functional.conv3d(torch.randn(2, 32, 24, 24, 24), torch.randn(32, 32, 3, 3, 3))
+    with torch.inference_mode():  # the first convolution of a process builds oneDNN's tables, or loads cuDNN; ours has had its self-check
+        x, weight = torch.randn(2, 32, 24, 24, 24, device=device), torch.randn(32, 32, 3, 3, 3, device=device)
+        torch.nn.functional.instance_norm(torch.nn.functional.conv_transpose3d(torch.nn.functional.conv3d(x, weight), weight))
+    synchronise(device)
     meter = Meter(device)
     if engine is not None:
         facts.update(own.contest(contestant, volume, meter, engine))

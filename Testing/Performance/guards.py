@@ -19,6 +19,7 @@ import own  # noqa: E402
 import torch  # noqa: E402
 
 from RefSAM3DLib import RefSAM3DEngine  # noqa: E402
+from RefSAM3DLib.device import has_bf16  # noqa: E402
 from RefSAM3DLib.inference.session import PromptSession  # noqa: E402
 from RefSAM3DLib.phantoms import FIRST_HELD_OUT_SEED, STRUCTURES, head_and_neck_ct  # noqa: E402
 
@@ -78,8 +79,7 @@ def _oriented(mask: np.ndarray, view: Any) -> np.ndarray:
 def half_precision(engine: RefSAM3DEngine) -> dict[str, Any]:
     """Least Dice of bf16 masks against single precision, where the device has bf16."""
     kind = engine.device.type
-    able = (kind == "cuda" and torch.cuda.is_bf16_supported()) or (kind == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
-    if not able:
+    if not has_bf16(str(engine.device)):
         return {"dice": None, "reason": "this device has no bf16 instructions"}
     volume, _ = head_and_neck_ct(FIRST_HELD_OUT_SEED, SPACING)
     exact = engine.segment(volume, own.EIGHT[:6])

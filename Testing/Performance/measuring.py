@@ -106,9 +106,10 @@ def machine(device: str) -> dict[str, Any]:
     import numpy
     import torch
 
-    bf16 = (device.startswith("cuda") and torch.cuda.is_bf16_supported()) or (device == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+    from RefSAM3DLib.device import has_bf16
+
     return {
         "cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": device, "system": platform.platform(terse=True),
-        "card": torch.cuda.get_device_name() if device.startswith("cuda") else "", "bf16": bf16, "python": platform.python_version(),
+        "card": torch.cuda.get_device_name() if device.startswith("cuda") else "", "bf16": has_bf16(device), "python": platform.python_version(),
         "torch": torch.__version__, "numpy": numpy.__version__, "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
     }  # fmt: skip

@@ -332,6 +332,8 @@ def main() -> int:
     parser.add_argument("volume")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"))
     args = parser.parse_args()
+    # On a GPU the guards must see the optimisation's own rounding, not TF32's (5e-4) nor the order of atomic sums.
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
     bench = Bench(RefSAM3DEngine.from_default(args.device), own.volume_of(volumes.load(args.volume)))
     sys.stdout.write("\n" + json.dumps({"volume": args.volume, "rows": rows(bench)}) + "\n")
     return 0

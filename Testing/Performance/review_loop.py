@@ -176,7 +176,7 @@ def main(args: argparse.Namespace) -> None:
     adapter = tuned / "adapter.safetensors"
     if not adapter.is_file():
         steps = ["--steps", str(args.steps)] if args.steps else []
-        common = ["--threads", str(args.threads), "--device", "cpu" if args.device == "auto" else args.device]
+        common = ["--threads", str(args.threads), "--device", args.device]
         run("refsam3d_training", "finetune", "--data", str(export / "datalist.json"), "--base", str(base), "-o", str(adapter), "--config", str(args.config),
             "--run", str(tuned / "run"), *common, *steps)  # fmt: skip
     after = segment(others, tuned / "after", args, adapter)

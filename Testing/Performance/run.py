@@ -41,6 +41,8 @@ FULL = [
     for peers in (False, True) for volume in volumes.VOLUMES for contestant in CONTESTANTS if (contestant in PEERS) is peers
 ]  # fmt: skip
 MODES = {"quick": QUICK, "full": FULL}
+#: With one of these set, the first OpenMP library pins this process to one core, and every contestant inherits that: twice the time, unseen.
+PINNING = ("OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 #: Scripts of their own that print one JSON line: (name, arguments).
 STUDIES = {"optimisations": ["192"], "guards": [], "stages": ["real", volumes.REFERENCE]}
 
@@ -180,6 +182,9 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget the journal and measure everything anew")
     parser.add_argument("--output", type=Path, help="default: performance.json, or performance-DEVICE.json beside it")
     args = parser.parse_args()
+    pinned = [f"{name}={os.environ[name]}" for name in PINNING if os.environ.get(name)]
+    if pinned:
+        parser.error(f"{', '.join(pinned)} would hold every contestant on one core; unset it and try again.")
     from RefSAM3DLib.atomic import write_aside
 
     path = volumes.WORK / f"journal-{args.device}.jsonl"

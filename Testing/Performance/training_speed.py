@@ -22,12 +22,13 @@ import volumes  # noqa: E402
 from measuring import calibration_gflops, machine, synchronise  # noqa: E402
 from refsam3d_training.config import TrainConfig  # noqa: E402
 from refsam3d_training.loop import Trainer  # noqa: E402
-from refsam3d_training.precision import has_bf16  # noqa: E402
 from refsam3d_training.setup_run import make_trainer  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-OUTPUT = ROOT / "Docs" / "figures" / "training_speed.json"
+from RefSAM3DLib.device import has_bf16  # noqa: E402
+
+FIGURES = ROOT / "Docs" / "figures"
 
 
 def convolution_gflops(device: str, dtype: str, repeats: int = 5) -> float:
@@ -86,8 +87,9 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=4, help="of each set: the cost of a tile does not depend on how many there are")
     parser.add_argument("--config", type=Path, default=ROOT / "training" / "configs" / "default.toml")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"))
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--output", type=Path, help="default: training_speed.json, or training_speed-DEVICE.json beside it")
     args = parser.parse_args()
+    args.output = args.output or FIGURES / f"training_speed{'' if args.device == 'cpu' else '-' + args.device}.json"
     config = TrainConfig.load(args.config)
     trainer = make_trainer(config, volumes.data_folder(), volumes.WORK / "training" / "run", args.device, limit=args.cases)
     for _ in range(3):  # the first steps build tables

@@ -306,7 +306,7 @@ def test_a_sites_new_names_are_never_asked_as_absent_and_its_images_not_for_ours
         return {"structures": {}}
 
     monkeypatch.setattr(run, "measure_case", measured)
-    engine = SimpleNamespace(**{k: getattr(engine, k) for k in ("branches", "vocabulary", "model_sha256")}, adapter="")
+    engine = SimpleNamespace(**{k: getattr(engine, k) for k in ("branches", "vocabulary", "model_sha256", "device")}, adapter="")
     with caplog.at_level("WARNING"):
         run.collect(engine, tmp_path, "validation", ("site", "ours"), tmp_path / "out", Extras(), 1)
     assert asked == {"site/p52": False, "phantoms_ct/p52": True}

@@ -117,6 +117,25 @@ def test_two_processes_equal_one_with_the_double_batch(tiny_data, make_tiny_conf
         torch.testing.assert_close(state[name], value, rtol=1e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def test_every_process_tries_its_own_card(monkeypatch):
+    from refsam3d_training import distributed
+
+    from RefSAM3DLib.errors import DeviceError
+
+    asked = []
+    monkeypatch.setattr(distributed, "choose_device", lambda request: (asked.append(request), (torch.device("cpu"), ["a word"]))[1])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for environment in ({}, {"WORLD_SIZE": "4", "LOCAL_RANK": "3"}):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert distributed.own_device("cuda") == "cpu"
+        distributed.own_device("cpu")
+    assert asked == ["cuda", "cpu", "cuda:3", "cpu"]
+    monkeypatch.undo()
+    with pytest.raises(DeviceError, match="unknown"):
+        distributed.own_device("gpu")
+
+
 def test_half_precision_is_a_switch_that_keeps_the_loss_close(tiny_data, make_tiny_config, tmp_path, monkeypatch):
     import refsam3d_training.precision as precision
 

@@ -35,18 +35,13 @@ def prepare(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train, or continue a run that was stopped."""
-    from RefSAM3DLib.device import choose_device
-
     from . import distributed
     from .config import TrainConfig
     from .curves import write_curves
     from .origin import write_origin
     from .setup_run import make_trainer
 
-    chosen, warnings = choose_device(args.device)
-    for warning in warnings:
-        logging.warning(warning)
-    with distributed.process_group(str(chosen)) as device:
+    with distributed.process_group(distributed.own_device(args.device)) as device:
         trainer = make_trainer(TrainConfig.load(args.config), args.data, args.run, device)
         if trainer.resume():
             logging.info("Continuing at step %d.", trainer.step)
@@ -136,6 +131,7 @@ def finetune(args: argparse.Namespace) -> int:
     from RefSAM3DLib.engine import DEFAULT_MODEL
     from RefSAM3DLib.resources import resource_path
 
+    from .distributed import own_device
     from .finetune import FinetuneConfig
     from .finetune import finetune as run
 
@@ -143,7 +139,7 @@ def finetune(args: argparse.Namespace) -> int:
     if args.steps is not None:
         config = dataclasses.replace(config, steps=args.steps)
     base = args.base or resource_path(*DEFAULT_MODEL)
-    card = run(base, args.data, args.output, config, args.run, args.limit, args.device, args.overwrite)
+    card = run(base, args.data, args.output, config, args.run, args.limit, own_device(args.device), args.overwrite)
     for name, (before, after) in card["loss_of_tuned_structures"].items():
         logging.info("%-24s loss on these cases %.3f -> %.3f", name, before, after)
     for name, (untuned, tuned) in card["loss_on_validation"].items():

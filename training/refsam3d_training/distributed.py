@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,25 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from RefSAM3DLib.device import choose_device
+
+logger = logging.getLogger(__name__)
+
+
+def own_device(request: str) -> str:
+    """The device of this process, after its self-check: under ``torchrun`` each process tries its own card alone.
+
+    Raises:
+        DeviceError: it is unknown, missing or fails the check.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", "1")) < 2
+    if not alone and request in ("auto", "cuda") and torch.cuda.is_available():
+        request = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    chosen, warnings = choose_device(request)
+    for warning in warnings:
+        logger.warning(warning)
+    return str(chosen)
 
 
 @contextmanager

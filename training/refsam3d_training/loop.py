@@ -1,4 +1,4 @@
-"""The training loop: readable on one screen, resumable to the step, the same curve whether interrupted or not."""
+"""The training loop: readable on one screen, resumable to the step, the same curve whether interrupted or not (on a CPU to the digit)."""
 
 from __future__ import annotations
 

@@ -33,6 +33,12 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, foreground: float) ->
     return F.binary_cross_entropy_with_logits(logits, target, weight=weight) * CROSS_ENTROPY_SCALE
 
 
+def _mean_of_patches(x: Tensor, patch: int) -> Tensor:
+    """(P, D, H, W) to (P, D / patch, ...); as ``avg_pool3d``, which Apple's GPUs lack in the releases of torch that are right on them otherwise."""
+    count, d, h, w = x.shape
+    return x.reshape(count, d // patch, patch, h // patch, patch, w // patch, patch).mean((2, 4, 6))
+
+
 def tile_loss(output: TileOutput, targets: Tensor, asked: int, coarse_pass: bool, foreground: float, presence: float, coarse: float) -> Tensor:
     """Scalar loss of one tile.
 
@@ -45,7 +51,7 @@ def tile_loss(output: TileOutput, targets: Tensor, asked: int, coarse_pass: bool
     if asked:
         loss = loss + soft_dice_loss(logits[:asked].sigmoid(), targets[:asked]).mean()
     patch = targets.shape[1] // output.coarse.shape[1]
-    filled = F.avg_pool3d(targets[None], patch)[0]
+    filled = _mean_of_patches(targets, patch)
     loss = loss + coarse * CROSS_ENTROPY_SCALE * F.binary_cross_entropy_with_logits(output.coarse.float(), filled)
     count = targets.flatten(1).sum(1)
     enough = count > (PRESENT_COARSE if coarse_pass else PRESENT_FINE)

@@ -6,13 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-
-def has_bf16(device: str) -> bool:
-    """Whether half precision makes a device faster: a CUDA GPU that says so, or a CPU with bf16 instructions."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return kind == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+from RefSAM3DLib.device import has_bf16
 
 
 def half_precision(wanted: bool, device: str = "cpu") -> AbstractContextManager:

@@ -409,3 +409,17 @@ def test_identifiers_of_another_account_stop_a_batch_and_no_review(tmp_path: Pat
     session.decide(session.items[0], "accept")
     with pytest.raises(InputError, match=r"belongs to another account.*run the batch from that account"):
         run_batch(tmp_path / "in", tmp_path / "out", options())
+
+
+def test_workers_are_spread_over_the_cards_that_pass_their_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    from RefSAM3DLib import device
+    from RefSAM3DLib.batch import worker_pool
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(device, "self_check", lambda name: device.SelfCheck(name, name == "cuda:0", 0.0, ""))
+    chosen = [worker_pool._spread_over_gpus({"device": "auto"}, index)["device"] for index in range(3)]
+    assert chosen == ["cuda:0", "auto", "cuda:0"], "an old card beside the first does not end the batch"
+    assert worker_pool._spread_over_gpus({"device": "cuda"}, 1)["device"] == "cuda:1", "asked for: refused with a sentence there"
+    assert worker_pool._spread_over_gpus({"device": "cpu"}, 1)["device"] == "cpu"

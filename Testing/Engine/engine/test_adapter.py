@@ -101,7 +101,7 @@ def test_what_the_adapter_still_draws_is_not_lost_to_a_likelier_one_that_the_bas
 
 def test_weights_stay_shared_after_a_move(pair) -> None:
     engine = pair[2]
-    engine._move_to_cpu()
+    engine._move_to(torch.device("cpu"))
     frozen, tuned = (dict(b.model.named_parameters()) for b in engine.branches)
     assert any(tuned[n].data_ptr() == frozen[n].data_ptr() for n in frozen)
 

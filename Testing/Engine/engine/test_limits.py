@@ -130,9 +130,48 @@ def test_out_of_memory_on_a_gpu_falls_back_to_the_cpu_and_says_so(engine: RefSAM
     found = engine.segment(held, ["brainstem"])[0]
     assert found.mask.any()
     assert engine.device.type == "cpu"
-    assert any("ran out of memory; from here on the CPU is used" in w for w in engine.warnings)
+    assert any("ran out of memory; from here on the CPU is used, until the images are released" in w for w in engine.warnings)
     assert all(grid.device.type == "cpu" for grid in held.grids.values())
     assert np.array_equal(engine.segment(held, ["brainstem"])[0].mask, found.mask)
+
+
+def test_released_images_give_the_chosen_device_back(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One large case must not leave the rest of a night's batch on the CPU; a card that is still full must."""
+    moves: list[str] = []
+
+    def move(branch: object, device: torch.device) -> None:
+        moves.append(device.type)
+        if device.type == "cuda" and len(moves) < 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("RefSAM3DLib.branch.Branch.move_to", move)
+    engine._chosen = torch.device("cuda")  # pretended: it fell back before
+    engine.release()
+    assert engine.device.type == "cpu"
+    engine.release()
+    assert (engine.device.type, moves) == ("cuda", ["cuda", "cpu", "cuda"])
+    engine.device = engine._chosen = torch.device("cpu")
+
+
+def test_other_images_go_before_this_one_is_read_worse(engine: RefSAM3DEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, volume = blocks(), blocks()
+    other.array = other.array + other.array.dtype.type(1)
+    kept = engine.embed(other)
+    real, failed = PromptSession.run, []
+
+    def once(session: PromptSession, *args: object) -> list[PromptResult]:
+        if not failed:
+            failed.append(1)
+            raise torch.OutOfMemoryError("out of memory")
+        return real(session, *args)
+
+    monkeypatch.setattr(PromptSession, "run", once)
+    held = engine._embedding(volume)
+    assert engine.segment(held, ["brainstem"])[0].mask.any()
+    assert failed
+    assert not held.small_tiles
+    assert engine.warnings == []
+    assert kept not in engine._embeddings.values()
 
 
 @pytest.mark.parametrize(
@@ -162,6 +201,8 @@ def test_out_of_memory_on_the_cpu_is_one_sentence(engine: RefSAM3DEngine, monkey
         "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "GET was unable to find an engine to execute this computation",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
     ],
 )
 def test_a_shortage_is_recognised_by_the_words_of_every_allocator(words: str) -> None:

@@ -49,7 +49,7 @@ def collect(
         raise InputError(f"The split '{split}' is unknown; use {', '.join(SPLITS)}.")
     output.mkdir(parents=True, exist_ok=True)
     adapter = engine.adapter and file_sha256(Path(engine.adapter))
-    journal = Journal(output, {"model": engine.model_sha256, "adapter": adapter, "split": split, "extras": asdict(extras),
+    journal = Journal(output, {"model": engine.model_sha256, "device": engine.device.type, "adapter": adapter, "split": split, "extras": asdict(extras),
                                "paraphrase_cases": paraphrase_cases, "purpose": purpose, "format": RECORD_FORMAT})  # fmt: skip
     work, learnt, strange = [], set(), set()
     for name in sets:
