@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import OutputError
+
+_IS_WINDOWS = os.name == "nt"
+#: Left by Windows' Explorer and macOS' Finder, in lower case.
+SYSTEM_FILES = frozenset({".ds_store", "desktop.ini", "thumbs.db"})
+_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 def check_output(path: Path, overwrite: bool = False) -> None:
@@ -27,6 +33,29 @@ def check_output(path: Path, overwrite: bool = False) -> None:
         raise OutputError(f"The output '{path}' is a folder; give a file name.")
     if path.exists() and not overwrite:
         raise OutputError(f"The output '{path}' exists already; give another name, or --overwrite to replace it.")
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Whether a folder is empty but for what the system writes into every folder that somebody looked at."""
+    return all(entry.name.lower() in SYSTEM_FILES for entry in folder.iterdir())
+
+
+def rename(old: Path, new: Path) -> None:
+    """As ``os.replace``; on Windows tried again for a second and a half, while a scanner or an indexer holds what was just written.
+
+    Raises:
+        OSError: it did not come free, or another reason.
+    """
+    for pause in _PAUSES_S:
+        try:
+            os.replace(old, new)
+        except PermissionError:
+            if not _IS_WINDOWS:
+                raise
+            time.sleep(pause)
+        else:
+            return
+    os.replace(old, new)
 
 
 def make_folder(folder: Path) -> None:
@@ -56,6 +85,8 @@ def is_full(error: BaseException | None) -> bool:
 def _next_step(error: OSError) -> str:
     if is_full(error):
         return "free some disk space or choose another folder"
+    if _IS_WINDOWS and isinstance(error, FileNotFoundError):  # the folder was there
+        return "its path is longer than the 260 characters that Windows allows; choose a folder nearer to the drive's root"
     if isinstance(error, PermissionError):  # on Windows also of a file that a spreadsheet holds open
         return "close it in other programs, check its permissions, and repeat"
     return "check the disk, or choose another folder"
@@ -72,12 +103,14 @@ def write_aside(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     check_output(path, overwrite)
-    aside = path.with_name(f".{uuid.uuid4().hex[:8]}.part.{path.name}")
+    # Short, and ASCII as SimpleITK needs it on Windows: only the ending tells writers the format.
+    ending = "".join(suffix for suffix in path.suffixes[-2:] if suffix.isascii())
+    aside = path.with_name(f".{uuid.uuid4().hex[:8]}.part{ending}")
     try:
         yield aside
         with open(aside, "rb+") as handle:
             os.fsync(handle.fileno())
-        os.replace(aside, path)
+        rename(aside, path)
     except OSError as error:
         raise OutputError(f"Could not write '{path}': {error.strerror or error}; {_next_step(error)}.") from error
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -234,6 +235,8 @@ def _read(path: Path, kind: str, noun: str) -> tuple[dict[str, str], dict[str, T
     if not version.isdigit() or int(version) > FORMAT_VERSION:
         raise CheckpointError(f"'{path}' has format version {version}, this program reads up to {FORMAT_VERSION}; update RefSAM3D.")
     try:
-        return header, load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"'{path}' is damaged ({error}); get it again.") from error
+    # On Windows a file that tensors are mapped from can be neither replaced nor removed.
+    return header, {name: tensor.clone() for name, tensor in tensors.items()} if os.name == "nt" else tensors

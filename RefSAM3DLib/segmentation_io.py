@@ -16,6 +16,7 @@ import numpy as np
 from .atomic import write_aside
 from .errors import InputError, OutputError
 from .geometry import Geometry
+from .image_files import itk_name
 from .provenance import PREFIX, is_drawn, segment_names
 from .types import Placed, PromptResult, Volume
 
@@ -329,9 +330,9 @@ def _write_with_itk(path: Path, count: int, frame: Callable[[int], np.ndarray], 
         image.SetSpacing(spacing)
         image.SetOrigin(origin)
         try:
-            sitk.WriteImage(image, str(path), useCompression=True)
+            sitk.WriteImage(image, itk_name(path), useCompression=True)
             reader = sitk.ImageFileReader()
-            reader.SetFileName(str(path))
+            reader.SetFileName(itk_name(path))
             reader.ReadImageInformation()
         except RuntimeError as error:
             raise OutputError("The output could not be written, the disk may be full; free some space or choose another folder.") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -53,7 +55,10 @@ def engineLines(data: dict[str, Any] | None, logTail: str) -> list[str]:
 
 def withoutHome(text: str) -> str:
     """User names in paths are nobody's business."""
-    return text.replace(str(Path.home()), "~")
+    home = str(Path.home())
+    for written in (home.replace("\\", "\\\\"), home, home.replace("\\", "/")):  # the text of an error doubles Windows' separators, Slicer turns them
+        text = re.sub(re.escape(written), "~", text, flags=re.IGNORECASE if os.name == "nt" else 0)
+    return text
 
 
 def makeReport(show: Callable[[str], None]) -> None:

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import platform
 import shutil
 import sys
 import sysconfig
@@ -174,9 +175,12 @@ def install(missing: list[str]) -> None:
     """Install on the main thread (pip from another one crashes macOS); Slicer shows its own progress.
 
     Raises:
-        RefSAM3DError: the disk is too small, or torch is missing and the PyTorch extension is too.
+        RefSAM3DError: there is no torch for this Slicer, the disk is too small, or torch is missing and the PyTorch extension is too.
         Exception: whatever pip reports.
     """
+    if "torch" in missing and sys.platform == "darwin" and platform.machine() == "x86_64":
+        text = _("This Slicer is a program for Intel processors, for which PyTorch on macOS ends at version 2.2; RefSAM3D needs 2.4 or later.")
+        raise RefSAM3DError(text + " " + _("Use a Slicer for Apple silicon, or RefSAM3D on the command line in a native Python (see README)."))
     checkDisk(missing)
     if "torch" in missing:
         _installTorch()

@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import is_full, make_folder, write_aside
+from ..atomic import is_full, make_folder, rename, write_aside
 from ..errors import Cancelled, InputError, OutputError, RefSAM3DError
 from ..memory import peak_memory_mb
 from ..places import look_at
@@ -61,7 +61,7 @@ def work_on(engine: Any, engine_info: dict[str, Any], case: Case, options: Batch
         folder = case_folder(output, case.key)
         beside = folder.with_name(f".{case.key}.part")
         if not folder.exists() and read_result(beside, case.key) is not None:
-            beside.rename(folder)  # killed between the last two renames of _compute_beside
+            rename(beside, folder)  # killed between the last two renames of _compute_beside
         stored = read_result(folder, case.key)
         whole = stored is not None and stored.get("fingerprint") == fingerprint and _outputs_exist(folder, stored)
         if whole and stored is not None:
@@ -130,7 +130,7 @@ def set_aside_older(output: Path, folder: Path, key: str, stored: dict[str, Any]
     target.parent.mkdir(exist_ok=True)
     if target.exists():
         shutil.rmtree(target)  # the very same work, set aside before
-    folder.rename(target)
+    rename(folder, target)
 
 
 def _compute_beside(
@@ -143,7 +143,7 @@ def _compute_beside(
     try:
         made = _compute(engine, engine_info, case, prompts, options, beside, outcome)
         set_aside_older(output, folder, case.key, stored)
-        beside.rename(folder)
+        rename(beside, folder)
     except OSError as error:
         raise OutputError(f"The new result of '{case.name}' cannot be put in its place: {error.strerror or error}; check the folder '{folder}'.") from error
     finally:
@@ -291,11 +291,12 @@ def _write_probability(folder: Path, number: int, result: PromptResult, volume: 
     import SimpleITK as sitk
 
     from ..compare import to_image
+    from ..image_files import itk_name
 
     assert result.probability is not None
     name = f"pictures/{number:02d}.probability.nrrd"
     (folder / "pictures").mkdir(exist_ok=True)
     levels = np.round(np.asarray(result.probability, dtype=np.float32) * 255).astype(np.uint8)
     with write_aside(folder / name, overwrite=True) as aside:
-        sitk.WriteImage(to_image(levels, volume.geometry), str(aside), useCompression=True)
+        sitk.WriteImage(to_image(levels, volume.geometry), itk_name(aside), useCompression=True)
     return name

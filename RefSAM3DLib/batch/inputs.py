@@ -30,20 +30,20 @@ def case_files(case: Case) -> list[Path]:
 
 def _rest_of_series(path: Path) -> list[Path]:
     """The other files beside a DICOM file that are of its series: they are read with it."""
-    from ..image_files import check_name, quiet_itk
+    from ..image_files import check_name, itk_name, quiet_itk
 
     check_name(path)
     with quiet_itk() as sitk:
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(str(path))
+        reader.SetFileName(itk_name(path))
         try:
             reader.ReadImageInformation()
             uid = reader.GetMetaData("0020|000e").strip(" \0")
         except RuntimeError:
             return []  # reading the case says what is wrong with the file
-        names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path.parent), uid)
-    return [other for other in map(Path, names) if other.name != path.name]
+        names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(Path(itk_name(path)).parent), uid)
+    return [path.parent / Path(name).name for name in names if Path(name).name != path.name]
 
 
 def reference_hash(case: Case) -> str:

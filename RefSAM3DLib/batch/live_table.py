@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -56,13 +57,29 @@ class Progress:
         return f"{self.finished}/{self.total} cases, {failed} failed, {rate}, {'-' if left is None else clock_text(left)} left"
 
 
+def _moves_its_cursor(stream: TextIO) -> bool:
+    """Whether escape sequences move the cursor rather than being shown. Windows' older console has to be told to read them."""
+    if sys.platform != "win32":
+        return True
+    import ctypes
+    import msvcrt
+
+    kernel, mode = ctypes.windll.kernel32, ctypes.c_ulong()
+    try:
+        handle = ctypes.c_void_p(msvcrt.get_osfhandle(stream.fileno()))
+    except (OSError, ValueError):
+        return False
+    virtual_terminal = 4
+    return bool(kernel.GetConsoleMode(handle, ctypes.byref(mode)) and kernel.SetConsoleMode(handle, mode.value | virtual_terminal))
+
+
 class LiveTable:
     """Draws on a terminal in place; writes plain lines elsewhere; JSON lines if another program listens."""
 
     def __init__(self, stream: TextIO, total: int, as_json: bool = False, quiet: bool = False) -> None:
         self.stream, self.as_json, self.quiet = stream, as_json, quiet
         self.progress = Progress(total)
-        self.terminal = stream.isatty() and not as_json
+        self.terminal = stream.isatty() and not as_json and _moves_its_cursor(stream)
         self._rows: deque[str] = deque(maxlen=SHOWN)
         self._drawn = 0
         self._is_unread = False

@@ -22,6 +22,7 @@ from typing import Any
 
 from ..atomic import write_aside
 from ..errors import InputError, RefSAM3DError
+from ..image_files import itk_name
 from .cases import Case, identity
 from .inputs import case_files
 
@@ -127,7 +128,7 @@ def read_dicom_identifiers(case: Case) -> dict[str, str]:
 
     reader = sitk.ImageFileReader()
     try:
-        reader.SetFileName(str(case_files(case)[0]))
+        reader.SetFileName(itk_name(case_files(case)[0]))
         reader.ReadImageInformation()
     except (RuntimeError, RefSAM3DError):
         return {}
@@ -140,6 +141,7 @@ def hide_identity(text: str, case: Case) -> str:
         return text
     paths = [Path(path) for path in (case.image, case.segmentation) if path]
     places = {str(place) for path in paths for place in (path, path.parent) if place.name}
+    places |= {place.replace("\\", written) for place in places for written in ("\\\\", "/")}  # as the text of an error and other programs write them
     for place in sorted(places, key=len, reverse=True):
         text = re.sub(rf"(?<=['\"]){re.escape(place)}(?:[/\\][^'\"\n]*)?(?=['\"])", case.key, text)  # in quotes a name may have blanks
         text = re.sub(rf"{re.escape(place)}(?:[/\\][^\s'\"]*)?", case.key, text)

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_aside
+from ..atomic import SYSTEM_FILES, write_aside
 from ..errors import OutputError
 from ..image_files import check_name
 from .append_log import utc_now
@@ -31,7 +31,7 @@ def prepare_folder(folder: Path) -> None:
     try:
         check_name(folder)  # our own writers pass through SimpleITK too
         folder.mkdir(parents=True, exist_ok=True)
-        names = {name for name in os.listdir(folder) if not name.startswith(".")}
+        names = {name for name in os.listdir(folder) if not name.startswith(".") and name.lower() not in SYSTEM_FILES}
     except OSError as error:
         raise OutputError(f"The output folder '{folder}' cannot be made: {error.strerror}; choose another one.") from error
     if NAME not in names and (others := sorted(names - _FIRST_FILES)):

@@ -40,7 +40,9 @@ def collect_rows(folder: Path, state: FolderState | None = None) -> list[dict[st
         common = {"case": key, "name": case.entry.get("name", key), "patient": case.entry.get("patient", ""), "folder": f"cases/{key}"}
         if case.status == "failed":
             place = str(Path(case.entry.get("image") or "").parent)  # folders have people's names too; the journal has the whole path
-            error = str(case.entry.get("error", "")).replace(place + os.sep, "") if len(place) > 1 else case.entry.get("error", "")
+            error = str(case.entry.get("error", ""))
+            for written in (place + os.sep, (place + os.sep).replace("\\", "\\\\")) if len(place) > 1 else ():  # the text of an error doubles Windows'
+                error = error.replace(written, "")
             failed = {"structure": "", "prompt": "", "verdict": "failed", "label": 0, "voxels": 0, "error": error}
             rows.append({**common, **failed})
             continue

@@ -90,14 +90,14 @@ def own_labels(paths: Sequence[Path]) -> dict[int, str]:
 
 
 def _names_in(path: Path) -> dict[int, str]:
-    from ..image_files import check_name, quiet_itk
+    from ..image_files import check_name, itk_name, quiet_itk
     from ..provenance import PREFIX
 
     check_name(path)
     mark = f"{PREFIX}Label"
     with quiet_itk() as sitk:
         reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
+        reader.SetFileName(itk_name(path))
         try:
             reader.ReadImageInformation()
         except RuntimeError:

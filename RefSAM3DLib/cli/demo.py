@@ -147,12 +147,13 @@ def _load(args: argparse.Namespace, folder: Path, replace: bool) -> tuple[Volume
 
     from ..atomic import write_aside
     from ..compare import to_image
+    from ..image_files import itk_name
     from ..phantoms import FIRST_HELD_OUT_SEED, STRUCTURES, head_and_neck_ct
 
     seed = FIRST_HELD_OUT_SEED if args.seed is None else args.seed
     volume, truth = head_and_neck_ct(seed, SPACING_XYZ_MM, SHAPE_DHW, structures=STRUCTURES)
     with write_aside(folder / CT_FILE, replace) as aside:
-        sitk.WriteImage(to_image(volume.array, volume.geometry), str(aside), useCompression=True)
+        sitk.WriteImage(to_image(volume.array, volume.geometry), itk_name(aside), useCompression=True)
     return volume, truth
 
 

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Look at everything. 1 if something is wrong."""
     found = examine()
     if args.json:
-        sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
     else:
         sys.stdout.write("\n".join(lines_of(found)) + "\n")
     if found["problems"]:

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         rows.append((entry, state))
     if args.json:
         content = [{**asdict(entry), "state": state, "path": str(entry.path)} for entry, state in rows]
-        sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(content, indent=1) + "\n")
     else:
         for entry, state in rows:
             default = " (default)" if entry.name == DEFAULT_NAME else ""

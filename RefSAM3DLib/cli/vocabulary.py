@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
         vocabulary = Vocabulary.default()
         sys.stderr.write("The default weights are not installed; this is the vocabulary that they are trained on.\n")
     if args.json:
-        sys.stdout.write(json.dumps(vocabulary.to_dict(), indent=1, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(vocabulary.to_dict(), indent=1) + "\n")
         return 0
     width = max(len(name) for name in vocabulary.names)
     for structure in vocabulary.structures:

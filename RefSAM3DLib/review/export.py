@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import make_folder, write_aside
+from ..atomic import holds_nothing, make_folder, rename, write_aside
 from ..batch.case_lists import PER_CASE
 from ..batch.pseudonyms import Identifiers
 from ..errors import InputError, OutputError, RefSAM3DError
+from ..image_files import itk_name
 from ..provenance import AUTOMATIC, SEMIAUTOMATIC
 from .queue import ReviewItem
 from .session import ReviewSession
@@ -60,7 +61,7 @@ def export_manifest(session: ReviewSession, target: Path | str, reviewer: str = 
         raise InputError(f"The share of validation cases is {validation:g}; give a number from 0 to below 1.")
     if target.exists() and not target.is_dir():
         raise OutputError(f"The export '{target}' is a file; give a new folder.")
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and not holds_nothing(target):
         raise OutputError(f"The folder '{target}' is not empty; choose a new one for the export.")
     accepted = _accepted_by_case(session, reviewer)
     if not accepted:
@@ -70,8 +71,8 @@ def export_manifest(session: ReviewSession, target: Path | str, reviewer: str = 
     try:
         outcome = _write(session, aside, accepted, validation, name)
         if target.exists():
-            target.rmdir()
-        aside.rename(target)
+            shutil.rmtree(target)  # it holds at most what the system left there
+        rename(aside, target)
     except OSError as error:
         raise OutputError(f"The export '{target}' could not be written: {error.strerror or error}; choose another folder.") from error
     finally:
@@ -172,7 +173,7 @@ def _export_case(
     image_name = _copy_image(session, first, target)
     label_name = f"labels/{case}{'.nrrd' if is_sheared(geometry) else '.nii.gz'}"
     with write_aside(target / label_name) as aside:
-        sitk.WriteImage(to_image(array, geometry), str(aside))
+        sitk.WriteImage(to_image(array, geometry), itk_name(aside))
     volume = session.volume(first)
     if volume.geometry != geometry:
         raise InputError(f"The image '{first.image}' has another grid than its segmentation; it was changed after the batch.")
@@ -222,5 +223,5 @@ def _copy_image(session: ReviewSession, item: ReviewItem, target: Path) -> str:
     volume = session.volume(item)
     relative = f"images/{item.case}{'.nrrd' if is_sheared(volume.geometry) else ending or '.nii.gz'}"
     with write_aside(target / relative) as aside:
-        sitk.WriteImage(to_image(volume.array, volume.geometry), str(aside))
+        sitk.WriteImage(to_image(volume.array, volume.geometry), itk_name(aside))
     return relative

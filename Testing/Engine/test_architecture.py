@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,16 @@ def test_modeling_sees_no_files_devices_or_millimetres() -> None:
         names = {name.split(".")[0] for name in imports(path)}
         assert names <= {"__future__", "collections", "dataclasses", "functools", "math", "typing", "torch", "open_clip", "RefSAM3DLib"}, path.name
         assert "_mm" not in path.read_text(encoding="utf-8"), f"{path.name} speaks of millimetres"
+
+
+def test_simpleitk_gets_names_that_it_finds_on_windows() -> None:
+    """There it opens no path with letters beyond ASCII: every name passes through ``itk_name``."""
+    calls = re.compile(r"(?:sitk\.(?:Read|Write)Image|\.SetFileNames?)\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)")
+    found = [
+        f"{path.name}: {call}"
+        for folder in (ENGINE, ROOT / "training" / "refsam3d_training")
+        for path in folder.rglob("*.py")
+        for call in calls.findall(path.read_text(encoding="utf-8"))
+    ]
+    assert len(found) > 10
+    assert [call for call in found if "itk_name" not in call] == []

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import RefSAM3DLib
+from RefSAM3DLib import atomic
 from RefSAM3DLib.atomic import check_output, write_aside
 from RefSAM3DLib.errors import OutputError
 
@@ -38,13 +39,50 @@ def test_a_finished_write_is_there_and_nothing_else(tmp_path: Path):
     assert names(tmp_path) == ["a.seg.nrrd"]
 
 
-@pytest.mark.parametrize("name", ["a.seg.nrrd", "a.nii.gz", "ü b.json"])
-def test_the_temporary_name_is_hidden_beside_the_output_and_keeps_the_ending(tmp_path: Path, name: str):
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [("a.seg.nrrd", ".seg.nrrd"), ("a.nii.gz", ".nii.gz"), ("ü b.json", ".json"), ("1.5.Läsion.mha", ".mha"), ("x" * 240 + ".json", ".json")],
+)
+def test_the_temporary_name_is_hidden_short_and_ascii_and_keeps_the_ending(tmp_path: Path, name: str, ending: str):
     with write_aside(tmp_path / name) as aside:
         assert aside.parent == tmp_path
         assert aside.name.startswith(".")
-        assert aside.name.endswith(name)
+        assert aside.name.endswith(ending)
+        assert aside.name.isascii()
+        assert len(aside.name) < 40
         aside.write_bytes(b"1")
+    assert names(tmp_path) == [name]
+
+
+def test_a_rename_waits_on_windows_for_whoever_looks_at_the_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    held, real = [1, 1, 1], os.replace
+
+    def replace(old: Path, new: Path) -> None:
+        if held:
+            held.pop()
+            raise PermissionError(errno.EACCES, "The process cannot access the file")
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(atomic, "_PAUSES_S", (0.0, 0.0, 0.0))
+    (tmp_path / "old").write_bytes(b"1")
+    with pytest.raises(PermissionError):
+        atomic.rename(tmp_path / "old", tmp_path / "new")
+    assert len(held) == 2, "elsewhere it is no matter of time"
+    monkeypatch.setattr(atomic, "_IS_WINDOWS", True)
+    atomic.rename(tmp_path / "old", tmp_path / "new")
+    assert names(tmp_path) == ["new"]
+    held += [1] * 9
+    with pytest.raises(PermissionError):
+        atomic.rename(tmp_path / "new", tmp_path / "old")
+
+
+def test_a_folder_that_somebody_has_looked_at_is_still_empty(tmp_path: Path):
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    (tmp_path / "Thumbs.db").write_bytes(b"")
+    assert atomic.holds_nothing(tmp_path)
+    (tmp_path / ".hidden work").write_bytes(b"")
+    assert not atomic.holds_nothing(tmp_path)
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), KeyboardInterrupt()], ids=["exception", "Ctrl-C"])

@@ -13,7 +13,7 @@ import slicer
 from gui_cases import click, settle, spin
 from mrml_cases import addVolume, bright
 from panel_cases import run, table
-from RefSAM3DSlicer import installer, session
+from RefSAM3DSlicer import diagnostics, installer, session
 from RefSAM3DSlicer.segmentation_writer import Existing
 
 
@@ -128,6 +128,12 @@ def test_failed_installation_is_shown_and_can_be_tried_again(panel, monkeypatch)
     panel.messages._onLink("Install")
     settle()
     assert "No space left" in panel.messages.text
+
+
+def test_the_report_names_no_user_however_windows_writes_the_path(monkeypatch):
+    monkeypatch.setattr(diagnostics.Path, "home", lambda: r"C:\Users\muster")
+    text = r"C:\Users\muster\x 'C:\\Users\\muster\\y' C:/Users/muster/AppData"
+    assert diagnostics.withoutHome(text) == r"~\x '~\\y' ~/AppData"
 
 
 def test_diagnostics_report_can_be_copied(panel):

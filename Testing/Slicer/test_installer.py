@@ -89,6 +89,15 @@ def disks(monkeypatch, target, temporary, separate=True):
     monkeypatch.setattr(installer.shutil, "disk_usage", lambda place: types.SimpleNamespace(free=int(free[place] * 2**30)))
 
 
+def test_a_slicer_that_no_torch_fits_is_told_before_anything_is_installed(calls, monkeypatch):
+    """Slicer for Intel processors, also under Rosetta: PyTorch for them ended at 2.2."""
+    monkeypatch.setattr(installer.sys, "platform", "darwin")
+    monkeypatch.setattr(installer.platform, "machine", lambda: "x86_64")
+    with pytest.raises(RefSAM3DError, match=r"Intel processors.*Apple silicon"):
+        installer.install(["torch", "safetensors"])
+    assert calls == []
+
+
 def test_a_small_disk_is_noticed_before_anything_is_installed(calls, gpu, monkeypatch):
     monkeypatch.setattr(installer.shutil, "disk_usage", lambda place: types.SimpleNamespace(free=2**30, total=2**31, used=0))
     with pytest.raises(RefSAM3DError, match=r"only 1\.0 GB are free"):

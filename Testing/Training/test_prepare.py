@@ -201,6 +201,8 @@ def test_segmentations_saved_from_slicer(tmp_path):
         write(source / case / "ct.nrrd", ct(len(case) + ord(case[0])))
     drawn(source / "one" / "Segmentation.seg.nrrd", brainstem=whole, parotid_l=other)
     drawn(source / "two" / "ct.seg.nrrd", larynx=nothing, brainstem=other)
+    for name in ("._ct.nrrd", "._Segmentation.seg.nrrd"):  # what macOS leaves beside each file on another system's drive
+        (source / "one" / name).write_bytes(b"\0\5\x16\7")
     assert recognise(source) == "slicer"
     manifest, faults = prepare(source, tmp_path / "out", validation=0, test=0)
     first, second = manifest.cases["training"]

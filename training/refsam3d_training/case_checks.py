@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from RefSAM3DLib.errors import RefSAM3DError
+from RefSAM3DLib.image_files import itk_name
 
 from .cases import SAME_GRID_MM, fractions, grids_apart_mm
 from .manifest import Manifest, ManifestCase
@@ -57,7 +58,7 @@ def _check_case(manifest: Manifest, case: ManifestCase, hashes: dict[str, list[s
         return [Fault(case.name, "file", f"'{missing[0]}' does not exist")]
     try:
         volume = case.volume()
-        label = sitk.ReadImage(str(case.label))
+        label = sitk.ReadImage(itk_name(case.label))
         labels = sitk.GetArrayFromImage(label)
     except (RefSAM3DError, RuntimeError) as error:
         return [Fault(case.name, "file", f"cannot be read: {str(error).splitlines()[0]}")]

@@ -15,6 +15,7 @@ import torch
 from RefSAM3DLib.atomic import write_aside
 from RefSAM3DLib.config import GridConfig, IntensityConfig, ModelConfig
 from RefSAM3DLib.errors import InputError
+from RefSAM3DLib.image_files import itk_name
 from RefSAM3DLib.inference.preprocess import Frame, body_box, intensity_windows
 from RefSAM3DLib.types import Modality, Volume
 from RefSAM3DLib.volume_io import load_volume
@@ -113,7 +114,7 @@ def load_label(path: Path, volume: Volume) -> np.ndarray:
     """
     import SimpleITK as sitk
 
-    image = sitk.ReadImage(str(path))
+    image = sitk.ReadImage(itk_name(path))
     array = sitk.GetArrayFromImage(image)
     if array.shape != tuple(volume.geometry.shape_dhw):
         raise InputError(f"Label '{path}' has shape {array.shape}, its image {volume.geometry.shape_dhw}; resample one of them.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -72,7 +73,8 @@ def write_curves(run: Path) -> Path:
     scores = read_curve(run, "validation.jsonl") if (run / "validation.jsonl").is_file() else [r for r in rows if r.get("dice") is not None]
     _draw(run, rows, scores)
     for old in (run / "tensorboard").glob("events.out.tfevents.*"):
-        old.unlink()
+        with contextlib.suppress(OSError):  # on Windows TensorBoard holds what it shows; it then shows the points twice
+            old.unlink()
     with LiveScalars(run, 0) as live:
         for row in rows:
             live.add(row["step"], {key: row[key] for key in ("loss", "lr")})

@@ -41,7 +41,7 @@ def process_group(device: str) -> Iterator[str]:
     own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else device
     if cuda:
         torch.cuda.set_device(own)  # NCCL and whatever names no device otherwise meet on the first card
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda and dist.is_nccl_available() else "gloo")  # Windows has no NCCL
     try:
         yield own
     finally:

@@ -145,7 +145,7 @@ def finetune(
     card["sha256"] = save_adapter(state, base.sha256, card["answers_for"], card, changes(base, target), output, overwrite)
     card["bytes"] = output.stat().st_size
     if own_folder:
-        shutil.rmtree(run)
+        shutil.rmtree(run, ignore_errors=True)  # the adapter is written
     return card
 
 

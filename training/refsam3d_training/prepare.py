@@ -16,6 +16,7 @@ from RefSAM3DLib.atomic import write_aside
 from RefSAM3DLib.batch.case_lists import PER_CASE
 from RefSAM3DLib.errors import InputError, OutputError, RefSAM3DError
 from RefSAM3DLib.geometry import Geometry, reorient
+from RefSAM3DLib.image_files import itk_name
 from RefSAM3DLib.review.export import MAX_OVERLAP, overlap
 from RefSAM3DLib.segmentation_io import read_segmentation
 from RefSAM3DLib.types import Modality
@@ -133,7 +134,7 @@ def _materialised(entry: dict[str, Any], output: Path, names: dict[int, str], fa
         array = np.moveaxis(openkbp_array(image), 2, 0)  # stored (row, column, slice)
         array = array + OPENKBP_OFFSET if array.min() >= 0 else array
         entry["image"] = f"images/{name}.nii.gz"
-        sitk.WriteImage(to_image(array.astype(np.int16), geometry), str(output / entry["image"]))
+        sitk.WriteImage(to_image(array.astype(np.int16), geometry), itk_name(output / entry["image"]))
         parts = {v: np.moveaxis(openkbp_array(Path(p)), 2, 0) > 0 for v, p in masks.items()}
     elif segments is not None:
         try:
@@ -152,7 +153,7 @@ def _materialised(entry: dict[str, Any], output: Path, names: dict[int, str], fa
             return {**entry, "label": str(next(iter(masks.values()), entry["image"]))}  # the check of all cases says what is wrong with the image
         for value, path in masks.items():
             try:
-                mask = sitk.ReadImage(str(path))
+                mask = sitk.ReadImage(itk_name(path))
             except RuntimeError:
                 return {**entry, "label": str(path)}  # or with this mask
             if geometry_of(mask).shape_dhw != geometry.shape_dhw:
@@ -169,7 +170,7 @@ def _materialised(entry: dict[str, Any], output: Path, names: dict[int, str], fa
         labels[parts[value]] = value
     entry["label"] = f"labels/{name}.nii.gz"
     entry["labelled"] = sorted(parts)
-    sitk.WriteImage(to_image(labels, geometry), str(output / entry["label"]))
+    sitk.WriteImage(to_image(labels, geometry), itk_name(output / entry["label"]))
     return entry
 
 
@@ -202,7 +203,7 @@ def write_mosaic(path: Path, manifest: Manifest, left_out: set[str]) -> None:
     for number, case in enumerate(cases):
         volume = case.volume()
         order, flip = volume.geometry.to_working_orientation()
-        labels = reorient(sitk.GetArrayFromImage(sitk.ReadImage(str(case.label))).astype(int), order, flip)
+        labels = reorient(sitk.GetArrayFromImage(sitk.ReadImage(itk_name(case.label))).astype(int), order, flip)
         grey = reorient(volume.array, order, flip)
         index = int((labels > 0).sum((1, 2)).argmax())
         low, high = (-160.0, 240.0) if volume.modality is Modality.CT else np.percentile(grey[index], [1, 99])

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def read_nnunet(folder: Path) -> Found:
     ending = values.get("file_ending", ".nii.gz")
     entries: dict[str, list[dict[str, Any]]] = {}
     for split, sub in (("training", "Tr"), ("test", "Ts")):
-        for label in sorted((folder / f"labels{sub}").glob(f"*{ending}")):
+        for label in visible((folder / f"labels{sub}").glob(f"*{ending}")):
             image = folder / f"images{sub}" / label.name.replace(ending, f"_0000{ending}")
             entries.setdefault(split, []).append({"image": str(image), "label": str(label)})
     found = Found(values.get("name", folder.name), labels, entries, _modality(list(channels.values())[:1]), *_origin(values))
@@ -79,6 +79,11 @@ def read_nnunet(folder: Path) -> Found:
     return found
 
 
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """Sorted, without hidden files: on drives of other systems macOS keeps a "._X" of its own beside every X."""
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
 def read_totalsegmentator(folder: Path) -> Found:
     """One folder per case with ``ct.nii.gz`` (or ``mri.nii.gz``) and ``segmentations/STRUCTURE.nii.gz``; ``meta.csv`` names the splits."""
     splits: dict[str, str] = {}
@@ -87,7 +92,7 @@ def read_totalsegmentator(folder: Path) -> Found:
         rows = csv.DictReader(text.splitlines(), delimiter=";" if ";" in text.splitlines()[0] else ",")
         splits = {r.get("image_id", ""): {"val": "validation", "train": "training"}.get(r.get("split", ""), r.get("split", "")) for r in rows}
     cases = [(p, next((p / n for n in ("ct.nii.gz", "mri.nii.gz", "mr.nii.gz") if (p / n).is_file()), None)) for p in sorted(folder.iterdir()) if p.is_dir()]
-    names = sorted({m.name.split(".")[0] for p, image in cases if image for m in (p / "segmentations").glob("*.nii.gz")})
+    names = sorted({m.name.split(".")[0] for p, image in cases if image for m in visible((p / "segmentations").glob("*.nii.gz"))})
     labels = {n: name.replace("_", " ") for n, name in enumerate(names, 1)}
     entries: dict[str, list[dict[str, Any]]] = {}
     for case, image in cases:
@@ -116,7 +121,7 @@ def read_openkbp(folder: Path) -> Found:
 
 def read_bids(folder: Path) -> Found:
     """BIDS-like: ``sub-X[/ses-Y]/anat/*_T1w.nii.gz``, masks under ``derivatives/**/sub-X*_dseg.nii.gz`` and a ``*dseg.tsv`` of names."""
-    tables = sorted(folder.glob("**/*dseg.tsv"))
+    tables = visible(folder.glob("**/*dseg.tsv"))
     if not tables:
         raise InputError(f"'{folder}' holds no *_dseg.tsv with the columns index and name; add one that names the label values.")
     rows = csv.DictReader(tables[0].read_text(encoding="utf-8-sig").splitlines(), delimiter="\t")
@@ -124,10 +129,10 @@ def read_bids(folder: Path) -> Found:
         raise InputError(f"'{tables[0]}' has no column {' or '.join(sorted(missing))}; a BIDS table of labels has index and name, parted by tabs.")
     labels = {int(r["index"]): r["name"] for r in rows if int(r["index"]) > 0}
     entries = []
-    for label in sorted(folder.glob("derivatives/**/sub-*_dseg.nii.gz")):
+    for label in visible(folder.glob("derivatives/**/sub-*_dseg.nii.gz")):
         subject = label.name.split("_")[0]
         stem = re.sub(r"(_(space|label|desc|res)-[^_]+)*_dseg\.nii\.gz$", "", label.name)
-        images = [p for p in sorted(folder.glob(f"{subject}/**/{stem}*.nii.gz")) if "derivatives" not in p.parts and not p.name.endswith("_dseg.nii.gz")]
+        images = [p for p in visible(folder.glob(f"{subject}/**/{stem}*.nii.gz")) if "derivatives" not in p.parts and not p.name.endswith("_dseg.nii.gz")]
         image = _drawn_on(label, stem, images) if images else folder / subject / f"{stem}.nii.gz"
         suffix = image.name.split(".")[0].rsplit("_", 1)[-1].lower()
         modality = "PET" if suffix == "pet" else "CT" if suffix == "ct" else "MR"
@@ -169,10 +174,10 @@ def read_slicer(folder: Path) -> Found:
     found = Found(folder.name, {}, {"training": []}, PER_CASE)  # the files must tell
     values: dict[str, int] = {}
     alone: list[str] = []
-    labels = sorted(folder.glob("**/*.seg.nrrd"))
+    labels = visible(folder.glob("**/*.seg.nrrd"))
     place = Path(os.path.commonpath([label.parent for label in labels])) if labels else folder
     for label in labels:
-        images = [p for p in sorted(label.parent.iterdir()) if p.name.endswith(ENDINGS) and not p.name.endswith(".seg.nrrd")]
+        images = [p for p in visible(label.parent.iterdir()) if p.name.endswith(ENDINGS) and not p.name.endswith(".seg.nrrd")]
         stem = label.name.removesuffix(".seg.nrrd")
         image = next((p for p in images if p.name in {stem + e for e in ENDINGS}), images[0] if len(images) == 1 else None)
         if image is None:

@@ -99,7 +99,7 @@ class CliTask:
         if data:
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in lines:
-                self._onLine(line)
+                self._onLine(line.rstrip(b"\r"))
         if self._cancelledAt is not None and time.monotonic() - self._cancelledAt > GRACE_S:
             with contextlib.suppress(OSError):
                 self._process.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -115,6 +115,17 @@ def test_sentences_about_a_private_case_name_no_path_file_or_series(text: str, s
     case = Case("KEY", "KEY", "/data/Erika M/ct", series="1.2.3", segmentation="/refs/M.seg.nrrd", private=True)
     assert hide_identity(text, case) == shown
     assert hide_identity(text, Case("x", "x", "/data/Erika M/ct")) == text
+
+
+def test_windows_paths_are_hidden_however_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error's own text doubles the separators, other programs turn them round."""
+    monkeypatch.setattr("RefSAM3DLib.batch.pseudonyms.Path", PureWindowsPath)
+    place = r"D:\PACS\Muster_Erika"
+    case = Case("KEY", "KEY", place + r"\IM1", private=True)
+    for written in (place, place.replace("\\", "\\\\"), place.replace("\\", "/")):
+        slash = written[written.index("PACS") + 4 : written.index("Muster")]
+        for text in (f"[Errno 13] Permission denied: '{written}{slash}IM1'", f"cannot open {written}{slash}x.dcm twice"):
+            assert "Muster" not in hide_identity(text, case)
 
 
 def test_two_wordings_of_one_structure_are_one_result(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from tiny_checkpoint import adapted, tiny_checkpoint
 from tiny_engine import blocks, encoded
 

@@ -6,6 +6,8 @@ from collections import defaultdict
 
 import numpy as np
 
+from RefSAM3DLib.image_files import itk_name
+
 from ..manifest import Manifest, ManifestCase
 from .measures import described, dice
 
@@ -45,4 +47,4 @@ def _by_modality(cases: list[ManifestCase]) -> dict[str, list[ManifestCase]]:
 def _mask(case: ManifestCase) -> np.ndarray:
     import SimpleITK as sitk
 
-    return np.isin(sitk.GetArrayFromImage(sitk.ReadImage(str(case.label))), list(case.known))
+    return np.isin(sitk.GetArrayFromImage(sitk.ReadImage(itk_name(case.label))), list(case.known))
