@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -127,9 +126,13 @@ class ModelsSection:
         if not session.release():  # Windows deletes no file that a process has open
             self._messages.show("info", _("A segmentation is running; wait for it or cancel it, then remove {name}.").format(name=entry.name))
             return
-        for path in (entry.path, entry.path.with_name(entry.path.name + ".part")):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+        try:
+            for path in (entry.path, entry.path.with_name(entry.path.name + ".part")):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            text = _("{name} could not be removed: {reason}. Close other programs that use it, such as a batch, and try again.")
+            self._messages.show("error", text.format(name=entry.name, reason=error.strerror or error))
+            return
         self.refresh()
         self._messages.show("info", _("{name} was removed from this computer.").format(name=entry.name))
 

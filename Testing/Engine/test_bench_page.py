@@ -53,7 +53,7 @@ def values() -> dict[str, Any]:
     cells.append({"contestant": "voxtell", "volume": "128", **summary([peer_round(62.0, 60.0)])})
     cells.append({"contestant": "nnunet", "volume": "128", **summary([{"error": "killed"}])})
     return {
-        "mode": "quick", "date": "2026-01-01", "revision": "r",
+        "mode": "quick", "left_out": 3, "date": "2026-01-01", "revision": "r",
         "machine": {"cpu": "a CPU", "card": "", "cores": 2, "threads": 2, "torch": "2", "python": "3", "bf16": False, "device": "cpu"},
         "volumes": {v: {"title": f"volume {v}", "shape": sizes[v], "spacing": spacings[v]} for v in sizes},
         "contestants": {n: {"title": f"title of {n}", "concessions": ["A gift."] if n == "voxtell" else []} for n in ("own", "voxtell", "nnunet")},
@@ -109,6 +109,7 @@ def test_page_names_extrapolations_failures_and_gifts(values: dict[str, Any], tm
 
     text = page(values, None, [])
     assert "| title of voxtell | volume 512 | ~ | ~ 4,500 s |" in text  # 5 x 5 x 3 tiles of 60 s
+    assert "(3 of its rounds are still to be measured)" in text
     assert "VoxTell extrapolated from its tiles" in text
     assert "| nnunet | 128 | failed: killed |" in text
     assert "- title of voxtell: A gift." in text

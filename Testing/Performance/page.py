@@ -48,9 +48,10 @@ def _machine(values: Values) -> list[str]:
     loads = [c["load"] for c in values["cells"] if c.get("load") is not None]
     calibration = [c["calibration_gflops"] for c in values["cells"] if "error" not in c]
     card = f", {m['card']}" if m["card"] else ""
+    part = f" ({values['left_out']} of its rounds are still to be measured)" if values["left_out"] else ""
     return [
-        f"{values['mode'].capitalize()} run of {values['date']}: {m['cpu']}{card}, {m['cores']} cores, {m['threads']} threads, torch {m['torch']}, Python "
-        f"{m['python']}, {'with' if m['bf16'] else 'without'} bf16 instructions. A 1024 x 1024 matrix product around each measurement reached "
+        f"{values['mode'].capitalize()} run of {values['date']}{part}: {m['cpu']}{card}, {m['cores']} cores, {m['threads']} threads, torch {m['torch']}, "
+        f"Python {m['python']}, {'with' if m['bf16'] else 'without'} bf16 instructions. A 1024 x 1024 matrix product around each measurement reached "
         f"{min(c['min'] for c in calibration):.0f} to {max(c['max'] for c in calibration):.0f} GFLOP/s; the load before a measurement was at most "
         f"{max(loads, default=float('nan')):.1f}.",
     ]

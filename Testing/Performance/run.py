@@ -163,7 +163,7 @@ def run(mode: str, device: str, journal: Journal, only_volumes: list[str], only:
         studies[name] = journal.get((mark, device, here, name, *wanted), [sys.executable, str(HERE / f"{name}.py"), *wanted, "--device", device])
     facts = {name: volumes.load(name) for name in dict.fromkeys(v for _, v, _ in plan)}
     return {
-        "mode": mode, "date": time.strftime("%Y-%m-%d"), "revision": mark, "machine": machine(device),
+        "mode": mode, "left_out": left, "date": time.strftime("%Y-%m-%d"), "revision": mark, "machine": machine(device),
         "volumes": {n: {"title": volumes.VOLUMES[n].title, "shape": s.array.shape, "spacing": s.spacing} for n, s in facts.items()},
         "contestants": {n: {"title": CONTESTANTS[n].title, "concessions": CONTESTANTS[n].concessions} for n in dict.fromkeys(c for c, _, _ in plan)},
         "cells": [{"contestant": c, "volume": v, **summary(rounds)} for (c, v), rounds in results.items() if rounds],
