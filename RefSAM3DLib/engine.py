@@ -270,7 +270,7 @@ class RefSAM3DEngine:
         self._embeddings.clear()
 
     def _forget_others(self, embedding: VolumeEmbedding) -> bool:
-        """Whether there was another image to forget."""
+        """Forget every image but this one; whether there was another."""
         others = [key for key, other in self._embeddings.items() if other is not embedding]
         for key in others:
             del self._embeddings[key]
