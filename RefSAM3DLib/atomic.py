@@ -40,6 +40,18 @@ def holds_nothing(folder: Path) -> bool:
     return all(entry.name.lower() in SYSTEM_FILES for entry in folder.iterdir())
 
 
+def remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing, see :func:`holds_nothing`.
+
+    Raises:
+        OSError: it holds something of somebody's, which stays.
+    """
+    for entry in list(folder.iterdir()):
+        if entry.name.lower() in SYSTEM_FILES:
+            entry.unlink()
+    folder.rmdir()
+
+
 def rename(old: Path, new: Path) -> None:
     """As ``os.replace``; on Windows tried again for a second and a half, while a scanner or an indexer holds what was just written.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import holds_nothing, make_folder, rename, write_aside
+from ..atomic import holds_nothing, make_folder, remove_empty, rename, write_aside
 from ..batch.case_lists import PER_CASE
 from ..batch.pseudonyms import Identifiers
 from ..errors import InputError, OutputError, RefSAM3DError
@@ -71,7 +71,7 @@ def export_manifest(session: ReviewSession, target: Path | str, reviewer: str = 
     try:
         outcome = _write(session, aside, accepted, validation, name)
         if target.exists():
-            shutil.rmtree(target)  # it holds at most what the system left there
+            remove_empty(target)  # what somebody has put there meanwhile stops this
         rename(aside, target)
     except OSError as error:
         raise OutputError(f"The export '{target}' could not be written: {error.strerror or error}; choose another folder.") from error

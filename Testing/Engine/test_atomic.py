@@ -83,6 +83,13 @@ def test_a_folder_that_somebody_has_looked_at_is_still_empty(tmp_path: Path):
     assert atomic.holds_nothing(tmp_path)
     (tmp_path / ".hidden work").write_bytes(b"")
     assert not atomic.holds_nothing(tmp_path)
+    with pytest.raises(OSError, match="not empty"):
+        atomic.remove_empty(tmp_path)
+    assert names(tmp_path) == [".hidden work"], "what came in meanwhile stays"
+    (tmp_path / ".hidden work").unlink()
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    atomic.remove_empty(tmp_path)
+    assert not tmp_path.exists()
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), KeyboardInterrupt()], ids=["exception", "Ctrl-C"])
